@@ -1,0 +1,253 @@
+"""The facts: everything that was read from a target, frozen, typed and serialisable.
+
+A fact is a value or `Unavailable(reason)`. An empty string, tuple or None is a value ("there is none"),
+never a stand-in for "could not be read". Paths are the target's own, without the root in front.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import cached_property
+from typing import TYPE_CHECKING, TypeVar
+
+from msgspec import Struct
+
+from envdoctor.facts.loader_model import LibraryWorld
+
+if TYPE_CHECKING:
+    from envdoctor.resolution import FrameworkLibraries
+
+T = TypeVar("T")
+
+
+class Unavailable(Struct, frozen=True, tag="unavailable", tag_field="kind"):
+    """A fact that could not be read, and why."""
+
+    reason: str
+
+
+class NotKnownError(Exception):
+    """A check needs a fact that could not be read. `diagnose` turns it into the status `unknown`."""
+
+
+def known(fact: T | Unavailable) -> T:
+    """The value of a fact; NotKnownError with the reason where there is none."""
+    if isinstance(fact, Unavailable):
+        raise NotKnownError(fact.reason)
+    return fact
+
+
+# --- host -------------------------------------------------------------------------------------------
+
+
+class Cpu(Struct, frozen=True, kw_only=True):
+    model: str
+    logical: int | Unavailable
+    physical: int | Unavailable
+    affinity: int | Unavailable  # processors this process may run on
+    quota: float | Unavailable | None  # CPUs the cgroup grants; None: no limit
+
+
+class Host(Struct, frozen=True, kw_only=True):
+    hostname: str
+    os_name: str  # PRETTY_NAME of os-release
+    os_id: str  # "debian", "ubuntu", "opensuse-leap" …
+    os_like: tuple[str, ...]  # ID_LIKE
+    os_version: str  # VERSION_ID
+    kernel: str  # uname -r
+    machine: str  # "x86_64", "aarch64"
+    libc: str | Unavailable  # "glibc 2.36", "musl"
+    container: str  # "docker", "podman", "singularity", "lxc" …; "" outside
+    wsl: bool
+    cpu: Cpu
+
+
+# --- driver -----------------------------------------------------------------------------------------
+
+
+class PciGpu(Struct, frozen=True, kw_only=True):
+    """An NVIDIA display controller (PCI class 0x03) on the bus."""
+
+    address: str  # "0000:01:00.0"
+    device_id: str  # "0x2684"
+    kernel_driver: str  # "nvidia", "nouveau", "vfio-pci"; "" when none is bound
+
+
+class DeviceNode(Struct, frozen=True, kw_only=True):
+    path: str  # "/dev/nvidiactl"
+    readable: bool
+    writable: bool
+    mode: str  # "crw-rw----"
+    owner: str
+    group: str
+
+
+class DriverLibrary(Struct, frozen=True, kw_only=True):
+    """A user-space driver library (libcuda.so.1, libnvidia-ml.so.1) that the loader would take."""
+
+    soname: str
+    path: str  # as the loader spells it
+    real: str  # after links: libcuda.so.550.54.14
+    version: str  # from the real name; "" where the name tells none
+
+
+class ProbeFailureKind(Enum):
+    HANG = "hang"
+    SIGNAL = "signal"
+    ERROR = "error"  # it answered with an error code, or could not be loaded
+
+
+class ProbeFailure(Struct, frozen=True, tag="probe-failure", tag_field="kind_"):
+    """A child that asked the driver (or imported a framework) and did not get an answer."""
+
+    kind: ProbeFailureKind
+    detail: str  # "no answer in 5 s", "SIGSEGV", "NVML error 18: Driver/library version mismatch"
+    code: int | None = None  # the library's own error number, where it gave one
+
+
+class GpuProcess(Struct, frozen=True, kw_only=True):
+    pid: int
+    name: str | Unavailable
+    memory_bytes: int | None
+
+
+class Gpu(Struct, frozen=True, kw_only=True):
+    """One GPU as NVML describes it."""
+
+    index: int
+    uuid: str
+    name: str
+    pci_address: str
+    compute_capability: str | Unavailable  # "8.9"
+    memory_bytes: int | Unavailable
+    memory_used_bytes: int | Unavailable
+
+
+class Nvml(Struct, frozen=True, kw_only=True, tag="nvml", tag_field="kind_"):
+    driver_version: str  # "550.54.14"
+    cuda_version: str  # the newest CUDA that this driver serves, "12.4"
+    simulated: bool
+    gpus: tuple[Gpu | Unavailable, ...]  # one lost GPU does not hide the others
+
+
+class CudaDevice(Struct, frozen=True, kw_only=True):
+    name: str
+    compute_capability: str
+    memory_bytes: int
+
+
+class CudaDriver(Struct, frozen=True, kw_only=True, tag="cuda-driver", tag_field="kind_"):
+    """What libcuda.so.1 itself answers under the target's environment (CUDA_VISIBLE_DEVICES counts)."""
+
+    version: str  # cuDriverGetVersion, "12.4"
+    simulated: bool
+    devices: tuple[CudaDevice, ...]
+
+
+class Driver(Struct, frozen=True, kw_only=True):
+    kernel_module: str | Unavailable  # version in /proc/driver/nvidia/version; "" when not loaded
+    modules: tuple[str, ...] | Unavailable  # of nvidia, nvidia_uvm, nvidia_drm, nvidia_modeset, nouveau
+    pci: tuple[PciGpu, ...] | Unavailable
+    nodes: tuple[DeviceNode, ...] | Unavailable
+    libraries: tuple[DriverLibrary, ...]
+    nvml: Nvml | ProbeFailure | Unavailable
+    cuda: CudaDriver | ProbeFailure | Unavailable
+
+
+# --- packages and frameworks ------------------------------------------------------------------------
+
+
+class Distribution(Struct, frozen=True, kw_only=True):
+    name: str  # normalised, PEP 503
+    version: str
+    location: str  # the directory that holds its .dist-info
+    requires: tuple[str, ...] = ()  # raw Requires-Dist; only kept for frameworks and nvidia-* wheels
+    problem: str = ""  # METADATA that could not be read
+
+
+class Packages(Struct, frozen=True, kw_only=True, tag="packages", tag_field="kind"):
+    site_packages: tuple[str, ...]  # in the interpreter's own order
+    distributions: tuple[Distribution, ...]
+
+    def named(self, name: str) -> tuple[Distribution, ...]:
+        return tuple(d for d in self.distributions if d.name == name)
+
+
+class Interpreter(Struct, frozen=True, kw_only=True):
+    executable: str
+    version: str  # "3.11.7"
+    prefix: str
+    base_prefix: str
+    kind: str  # "venv", "conda", "system"
+    loaded_objects: tuple[str, ...] = ()
+
+
+class Requirement(Struct, frozen=True, kw_only=True):
+    """A library that a framework asks the loader for."""
+
+    soname: str
+    required: bool  # without it no GPU is registered
+    linked: bool = False  # DT_NEEDED of the framework (a miss is an ImportError), not dlopen
+
+
+class Framework(Struct, frozen=True, kw_only=True):
+    name: str  # "tensorflow", "torch", "jax"
+    distribution: str  # "tensorflow", "tensorflow-cpu" …
+    version: str
+    location: str  # the package's directory
+    cuda_build: bool | Unavailable
+    cuda_version: str  # that it was built for, "12.5.1"; "" where not a CUDA build
+    cudnn_version: str
+    compute_capabilities: tuple[str, ...] | Unavailable  # "sm_80" (cubin), "compute_90" (with PTX)
+    opener: str  # the object that calls dlopen (or carries DT_NEEDED)
+    requirements: tuple[Requirement, ...]
+    source: str  # the file that these facts were read from
+
+
+class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind_"):
+    """A framework that was imported in the target's interpreter and listed its devices."""
+
+    framework: str
+    version: str
+    import_seconds: float
+    gpus: tuple[str, ...]
+    simulated: bool
+    stderr: str
+
+
+class FrameworkCrash(Struct, frozen=True, kw_only=True, tag="crash", tag_field="kind_"):
+    """A framework whose child did not come to the end."""
+
+    framework: str
+    step: str
+    failure: ProbeFailure
+    stderr: str
+
+
+# --- the whole --------------------------------------------------------------------------------------
+
+
+class TargetFacts(Struct, frozen=True, kw_only=True):
+    python: str
+    chosen_by: str  # "--python", "$VIRTUAL_ENV", "$CONDA_PREFIX", "the interpreter envdoctor runs in"
+    root: str
+    gpu_required: bool = False
+
+
+class Facts(Struct, frozen=True, kw_only=True, dict=True):
+    target: TargetFacts
+    host: Host
+    environment: dict[str, str]  # non-UTF-8 bytes as surrogates
+    driver: Driver
+    interpreter: Interpreter | Unavailable
+    packages: Packages | Unavailable
+    frameworks: tuple[Framework, ...] | Unavailable
+    libraries: LibraryWorld
+    runs: tuple[FrameworkRun | FrameworkCrash, ...] | Unavailable
+
+    @cached_property
+    def resolution(self) -> tuple[FrameworkLibraries, ...]:
+        """What each framework asks the loader for and what it would get: pure, from these facts alone."""
+        from envdoctor.resolution import resolve_frameworks  # noqa: PLC0415  it reads Facts
+
+        return resolve_frameworks(self)

@@ -11,6 +11,14 @@ from enum import Enum
 from msgspec import Struct
 from msgspec.structs import replace
 
+LINK_LOOP = "link loop"  # the problems of an Entry, and reasons, that mean something to the rules
+PERMISSION_DENIED = "permission denied"
+
+
+def stem(name: str) -> str:
+    """What the names of one library have in common: "libcusolver" of "libcusolver.so.11"."""
+    return name.partition(".so")[0]
+
 
 class ElfObject(Struct, frozen=True, kw_only=True, tag="elf", tag_field="kind"):
     """The headers of an ELF file that matter to the loader."""
@@ -21,7 +29,10 @@ class ElfObject(Struct, frozen=True, kw_only=True, tag="elf", tag_field="kind"):
     needed: tuple[str, ...] = ()
     rpath: str = ""  # raw DT_RPATH, as the loader uses it: ignored by glibc where runpath is set
     runpath: str = ""  # raw DT_RUNPATH
+    empty_runpath: bool = False  # a DT_RUNPATH with nothing in it still turns DT_RPATHs off
     nodeflib: bool = False  # DF_1_NODEFLIB: ld.so.cache's default directories and defaults are skipped
+    interpreter: str = ""  # PT_INTERP of a program: the dynamic loader that starts it
+    program: bool = False  # ET_EXEC or PIE: can be started, not opened as a library
 
 
 class NotLoadable(Struct, frozen=True, kw_only=True, tag="not-loadable", tag_field="kind"):
@@ -33,6 +44,8 @@ class NotLoadable(Struct, frozen=True, kw_only=True, tag="not-loadable", tag_fie
 
     reason: str  # in dlerror's words where it has some: "invalid ELF header", "file too short"
     fatal: bool
+    bits: int = 0  # as far as its header could be read: a process of another class or machine
+    machine: str = ""  # passes the file over before it sees what is wrong
 
 
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):

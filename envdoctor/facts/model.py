@@ -117,7 +117,7 @@ class Gpu(Struct, frozen=True, kw_only=True):
     index: int
     uuid: str
     name: str
-    pci_address: str
+    pci_address: str | Unavailable
     compute_capability: str | Unavailable  # "8.9"
     memory_bytes: int | Unavailable
     memory_used_bytes: int | Unavailable
@@ -166,20 +166,20 @@ class Distribution(Struct, frozen=True, kw_only=True):
 
 
 class Packages(Struct, frozen=True, kw_only=True, tag="packages", tag_field="kind"):
-    site_packages: tuple[str, ...]  # in the interpreter's own order
     distributions: tuple[Distribution, ...]
 
     def named(self, name: str) -> tuple[Distribution, ...]:
         return tuple(d for d in self.distributions if d.name == name)
 
 
-class Interpreter(Struct, frozen=True, kw_only=True):
-    executable: str
+class Interpreter(Struct, frozen=True, kw_only=True, tag="interpreter", tag_field="kind_"):
+    executable: str  # as given: a venv's bin/python is a link, and the link is what counts
     version: str  # "3.11.7"
     prefix: str
-    base_prefix: str
+    base_prefix: str  # the installation that a venv was made from
     kind: str  # "venv", "conda", "system"
-    loaded_objects: tuple[str, ...] = ()
+    site_packages: tuple[str, ...]  # in the order in which they are searched
+    read_from: str  # "pyvenv.cfg", "conda-meta", "a child", "this process"
 
 
 class Requirement(Struct, frozen=True, kw_only=True):
@@ -188,6 +188,13 @@ class Requirement(Struct, frozen=True, kw_only=True):
     soname: str
     required: bool  # without it no GPU is registered
     linked: bool = False  # DT_NEEDED of the framework (a miss is an ImportError), not dlopen
+
+
+class Place(Struct, frozen=True, kw_only=True):
+    """A directory where CUDA libraries may be installed, whether or not the loader looks there."""
+
+    directory: str
+    kind: str  # "pip wheel", "conda", "CUDA toolkit", "system"
 
 
 class Framework(Struct, frozen=True, kw_only=True):
@@ -211,7 +218,6 @@ class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind
     version: str
     import_seconds: float
     gpus: tuple[str, ...]
-    simulated: bool
     stderr: str
 
 
@@ -243,6 +249,9 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     packages: Packages | Unavailable
     frameworks: tuple[Framework, ...] | Unavailable
     libraries: LibraryWorld
+    places: tuple[Place, ...]
+    writable: frozenset[str]  # of the directories that are searched: those this user may write in
+    activation: dict[str, bytes]  # the environment's activation scripts that are there, by path
     runs: tuple[FrameworkRun | FrameworkCrash, ...] | Unavailable
 
     @cached_property

@@ -1,0 +1,267 @@
+"""The driver: installed, loaded, of one version, new enough, and does it answer?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envdoctor.checks.machine import (
+    cuda_frameworks,
+    driver_answers,
+    driver_cuda_version,
+    driver_version,
+    gpu_traces,
+    require_gpu_wanted,
+    silent_driver,
+    title,
+)
+from envdoctor.facts.model import (
+    CudaDriver,
+    Facts,
+    ProbeFailure,
+    ProbeFailureKind,
+    Unavailable,
+    known,
+)
+from envdoctor.finding import Evidence, Finding, SkipError
+from envdoctor.knowledge.tables import driver_floor, release_key
+
+NVML_MISMATCH = 18  # NVML_ERROR_LIB_RM_VERSION_MISMATCH, nvml.h
+CUINIT_CODES = {  # cuda.h, CUresult
+    100: ("DRV009", "cuInit finds no device (CUDA_ERROR_NO_DEVICE, 100), and nothing else tells why"),
+    999: ("DRV010", "cuInit fails with CUDA_ERROR_UNKNOWN (999)"),
+    802: ("DRV013", "cuInit says that the system is not ready (802): the fabric manager is not running"),
+    803: ("DRV012", "a compat libcuda.so.1 does not fit the kernel driver (cuInit 803)"),
+    804: ("DRV012", "a compat libcuda.so.1 is used on a GPU that takes none (cuInit 804)"),
+}
+
+
+def check_driver_not_installed(facts: Facts) -> Iterator[Finding]:
+    require_gpu_wanted(facts)
+    if isinstance(facts.driver.cuda, CudaDriver) or _library(facts, "libcuda.so.1"):
+        return
+    partly = driver_answers(facts)
+    yield Finding(
+        code="DRV001",
+        subject="libcuda.so.1",
+        message="NVML answers, but libcuda.so.1 is not installed: only the driver's monitoring half is here"
+        if partly
+        else "the NVIDIA driver is not installed (no libcuda.so.1)",
+        evidence=(
+            Evidence("GPU", "; ".join(gpu_traces(facts)) or "required", "lspci -d 10de:"),
+            Evidence("libcuda.so.1", "not found", "ldconfig -p | grep libcuda.so.1"),
+            Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+        ),
+        remedy="in a container, ask for it: NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        if partly
+        else _install_driver(facts),
+    )
+
+
+def check_driver_not_loaded(facts: Facts) -> Iterator[Finding]:
+    silent_driver(facts)
+    if not _library(facts, "libcuda.so.1"):
+        raise SkipError("no driver is installed")
+    if facts.host.wsl:
+        raise SkipError("WSL2 has no NVIDIA kernel module of its own")
+    if known(facts.driver.kernel_module) or "nvidia" in _modules(facts):
+        return
+    yield Finding(
+        code="DRV002",
+        subject="nvidia.ko",
+        message="the driver's libraries are installed, but its kernel module is not loaded",
+        evidence=(
+            Evidence("libcuda.so.1", _library(facts, "libcuda.so.1"), "ldconfig -p | grep libcuda.so.1"),
+            Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+            Evidence("loaded", ", ".join(_modules(facts)) or "neither nvidia nor nouveau", "lsmod"),
+        ),
+        remedy="sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
+    )
+
+
+def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
+    silent_driver(facts)
+    module = facts.driver.kernel_module
+    nvml = facts.driver.nvml
+    says_so = isinstance(nvml, ProbeFailure) and nvml.code == NVML_MISMATCH
+    libraries = {v.version for v in facts.driver.libraries if v.version}
+    differ = isinstance(module, str) and bool(module) and bool(libraries) and libraries != {module}
+    if not says_so and not differ:
+        return
+    user = ", ".join(sorted(libraries)) or "of another version"
+    kernel = module if isinstance(module, str) and module else "of another version"
+    yield Finding(
+        code="DRV003",
+        subject="driver",
+        message=f"the kernel module is {kernel}, "
+        f"the libraries are {user}: the driver was upgraded and the old module still runs",
+        evidence=(
+            Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in facts.driver.libraries),
+            *((Evidence("NVML", nvml.detail, "nvidia-smi"),) if isinstance(nvml, ProbeFailure) else ()),
+        ),
+        remedy="sudo reboot",
+    )
+
+
+def check_nouveau_loaded(facts: Facts) -> Iterator[Finding]:
+    silent_driver(facts)
+    held = [g.address for g in known(facts.driver.pci) if g.kernel_driver == "nouveau"]
+    if not held and ("nouveau" not in _modules(facts) or "nvidia" in _modules(facts)):
+        return
+    yield Finding(
+        code="DRV005",
+        subject="nouveau",
+        message="nouveau holds the GPU, so that NVIDIA's driver cannot",
+        evidence=(
+            Evidence("loaded", ", ".join(_modules(facts)), "lsmod | grep -E 'nouveau|nvidia'"),
+            *(Evidence(f"PCI {a}", "driver in use: nouveau", f"lspci -k -s {a}") for a in held),
+        ),
+        remedy="printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | "
+        "sudo tee /etc/modprobe.d/blacklist-nouveau.conf    then rebuild the initramfs and reboot",
+    )
+
+
+def check_device_nodes(facts: Facts) -> Iterator[Finding]:
+    """Libcuda opens nvidiactl, nvidia<N> and nvidia-uvm; NVML does without nvidia-uvm."""
+    require_gpu_wanted(facts)
+    if isinstance(facts.driver.cuda, CudaDriver):
+        raise SkipError("cuInit answers")
+    if facts.host.wsl:
+        raise SkipError("WSL2 has /dev/dxg instead")
+    if not (driver_answers(facts) or known(facts.driver.kernel_module)):
+        raise SkipError("the kernel module is not loaded")
+    nodes = {n.path: n for n in known(facts.driver.nodes)}
+    numbered = [p for p in nodes if p.removeprefix("/dev/nvidia").isdigit()]
+    wanted = ["/dev/nvidiactl", *(numbered or ["/dev/nvidia0"]), "/dev/nvidia-uvm"]
+    if driver_answers(facts):
+        wanted = ["/dev/nvidia-uvm"]
+    missing = [p for p in wanted if p not in nodes]
+    if missing:
+        yield Finding(
+            code="DRV007",
+            subject=missing[0],
+            message=f"{', '.join(missing)} missing, though the kernel module is loaded",
+            evidence=(
+                Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+                Evidence("device nodes", ", ".join(sorted(nodes)) or "none", "ls -l /dev/nvidia*"),
+            ),
+            remedy="sudo nvidia-modprobe -c 0 -u",
+        )
+    closed = [nodes[p] for p in wanted if p in nodes and not (nodes[p].readable and nodes[p].writable)]
+    if closed:
+        groups = sorted({n.group for n in closed})
+        yield Finding(
+            code="DRV008",
+            subject=closed[0].path,
+            message=f"this user may not open {', '.join(n.path for n in closed)}",
+            evidence=tuple(
+                Evidence(n.path, f"{n.mode} {n.owner}:{n.group}", f"ls -l {n.path}") for n in closed
+            ),
+            remedy=f'sudo usermod -aG {groups[0]} "$USER"    then log in again'
+            if groups != ["root"]
+            else "sudo chmod a+rw /dev/nvidia*    (lasting: NVreg_DeviceFileMode=0666 in /etc/modprobe.d)",
+        )
+
+
+def check_driver_unresponsive(facts: Facts) -> Iterator[Finding]:
+    for what, probe in (("NVML", facts.driver.nvml), ("cuInit", facts.driver.cuda)):
+        if isinstance(probe, ProbeFailure) and probe.kind is not ProbeFailureKind.ERROR:
+            verb = "does not answer" if probe.kind is ProbeFailureKind.HANG else "crashes"
+            yield Finding(
+                code="DRV014",
+                subject=what,
+                message=f"the driver {verb}: {what}, {probe.detail}",
+                evidence=(
+                    Evidence(what, probe.detail, "timeout 10 nvidia-smi"),
+                    Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+                ),
+                remedy="sudo dmesg | grep -iE 'nvrm|xid'    (a wedged driver needs a reboot)",
+            )
+
+
+def check_driver_too_old(facts: Facts) -> Iterator[Finding]:
+    require_gpu_wanted(facts)
+    version = driver_version(facts)
+    if not version:
+        raise SkipError("no driver is loaded")
+    for framework in cuda_frameworks(facts):
+        row = driver_floor(framework.cuda_version)
+        if row is None:
+            continue
+        if release_key(version) >= release_key(row.floor):
+            continue
+        serves = driver_cuda_version(facts)
+        yield Finding(
+            code="DRV004",
+            subject=f"driver {version}",
+            framework=framework.name,
+            message=f"driver {version} is too old for {title(framework)} (CUDA {framework.cuda_version}): "
+            f"it needs {row.floor} or newer",
+            evidence=(
+                Evidence(
+                    "driver",
+                    version + (f", serves CUDA up to {serves}" if serves else ""),
+                    "cat /proc/driver/nvidia/version",
+                ),
+                Evidence("built for", f"CUDA {framework.cuda_version}", framework.source),
+                Evidence(
+                    "lowest driver",
+                    f"{row.floor} for any CUDA {release_key(framework.cuda_version)[0]}.x (minor-version "
+                    "compatibility; kernels that exist only as PTX of a newer CUDA need a newer driver still)"
+                    if release_key(framework.cuda_version)[0] >= 11
+                    else f"{row.floor} for CUDA {row.cuda}",
+                    row.source,
+                ),
+            ),
+            remedy=f"install driver {row.floor} or newer and reboot, or use a release of "
+            f"{title(framework.name)} built for CUDA {serves or 'that this driver serves'}",
+        )
+
+
+def check_cuinit(facts: Facts) -> Iterator[Finding]:
+    require_gpu_wanted(facts)
+    probe = facts.driver.cuda
+    if not isinstance(probe, ProbeFailure) or probe.code not in CUINIT_CODES:
+        return
+    code, message = CUINIT_CODES[probe.code]
+    yield Finding(
+        code=code,
+        subject="cuInit",
+        message=message,
+        evidence=(
+            Evidence("cuInit", probe.detail, "nvidia-smi; dmesg | grep -i nvrm"),
+            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in facts.driver.libraries),
+        ),
+    )
+
+
+def _library(facts: Facts, soname: str) -> str:
+    return next((v.real for v in facts.driver.libraries if v.soname == soname), "")
+
+
+def _modules(facts: Facts) -> tuple[str, ...]:
+    return () if isinstance(facts.driver.modules, Unavailable) else facts.driver.modules
+
+
+def _module(facts: Facts) -> str:
+    module = facts.driver.kernel_module
+    if isinstance(module, Unavailable):
+        return f"unknown ({module.reason})"
+    return f"nvidia {module}" if module else "not loaded"
+
+
+def _install_driver(facts: Facts) -> str:
+    if facts.host.container:
+        return f"give the {facts.host.container} container the GPU, e.g. docker run --gpus all …"
+    family = {facts.host.os_id, *facts.host.os_like}
+    if "ubuntu" in family:
+        return "sudo ubuntu-drivers install    then reboot"
+    if "debian" in family:
+        return "sudo apt-get install nvidia-driver    (from non-free), then reboot"
+    if family & {"suse", "opensuse", "opensuse-leap", "sles"}:
+        return "sudo zypper install nvidia-driver-G06-kmp-default    (from NVIDIA's repository), then reboot"
+    if family & {"fedora", "rhel", "centos"}:
+        return "sudo dnf install nvidia-driver nvidia-driver-cuda    (from NVIDIA's repository), then reboot"
+    if "arch" in family:
+        return "sudo pacman -S nvidia nvidia-utils    then reboot"
+    return "install NVIDIA's driver for this distribution, then reboot"

@@ -1,0 +1,306 @@
+"""The command line: parse, call, print. No judgement here."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from envdoctor import __version__
+from envdoctor.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from envdoctor.diagnose import Diagnosis
+    from envdoctor.facts.model import Facts
+    from envdoctor.report.terminal import Terminal
+    from envdoctor.target import Target
+
+OK, FINDINGS, USAGE, UNDECIDED, DEFECT, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+def run(arguments: Sequence[str]) -> int:
+    """The whole command; the exit code (DESIGN: 0 clean … 130 interrupted)."""
+    try:
+        result = main.main(args=list(arguments), prog_name="envdoctor", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        error.show()
+        return USAGE
+    except UsageError as error:
+        _say(f"envdoctor: {error}")
+        return USAGE
+    except (Interrupted, KeyboardInterrupt, click.Abort) as stopped:
+        _say(f"envdoctor: interrupted{f'; {stopped}' if str(stopped) else ''}")
+        return INTERRUPTED
+    except BrokenPipeError:  # `envdoctor check | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    except Exception as error:
+        if os.environ.get("ENVDOCTOR_TRACEBACK"):
+            raise
+        _say(
+            f"envdoctor: internal error: {type(error).__name__}: {error} "
+            "(ENVDOCTOR_TRACEBACK=1 shows where; please report it)"
+        )
+        return DEFECT
+    return result if isinstance(result, int) else OK
+
+
+def _say(text: str) -> None:
+    from envdoctor.report.terminal import harmless  # noqa: PLC0415
+
+    click.echo(harmless(text), err=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="envdoctor %(version)s")
+def main() -> None:
+    """Why does TensorFlow not use the GPU? The one cause, and what repairs it."""
+
+
+_TARGET_OPTIONS = (
+    click.option(
+        "--python",
+        metavar="PY",
+        help="Interpreter to examine: a path, an environment's directory or a command. Default: $VIRTUAL_ENV, "
+        "$CONDA_PREFIX, then the one envdoctor runs in.",
+    ),
+    click.option("--root", metavar="DIR", help="Judge the file tree below DIR; nothing in it is executed."),
+    click.option("--gpu", is_flag=True, help="A GPU is required: its absence is an error."),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        default=60.0,
+        show_default=True,
+        metavar="S",
+        help="Seconds that a framework may take to import and list its devices.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
+    click.option(
+        "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
+    ),
+)
+
+
+def _target_options(command: Any) -> Any:
+    for option in reversed(_TARGET_OPTIONS):
+        command = option(command)
+    return command
+
+
+class Codes(click.ParamType[frozenset[str]]):
+    """Codes or names of conditions, as a set of codes; several with commas or by repeating the option."""
+
+    name = "CODE"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
+        from envdoctor.catalog import CONDITIONS, find  # noqa: PLC0415
+
+        codes = set()
+        for word in value.split(","):
+            row = find(word.strip())
+            if row is None:
+                import difflib  # noqa: PLC0415
+
+                known = [r.code for r in CONDITIONS] + [r.name for r in CONDITIONS]
+                near = difflib.get_close_matches(word.strip(), known, 1) or difflib.get_close_matches(
+                    word.strip().upper(), known, 1
+                )
+                hint = f" (did you mean {near[0]}?)" if near else "; envdoctor check --list-checks lists them"
+                self.fail(f"{word.strip()!r} is not a condition's code or name{hint}", param, ctx)
+            codes.add(row.code)
+        return frozenset(codes)
+
+
+@main.command()
+@_target_options
+@click.option("--quick", is_flag=True, help="Facts only: no framework is imported.")
+@click.option("--select", multiple=True, type=Codes(), help="Look for these conditions only.")
+@click.option("--ignore", multiple=True, type=Codes(), help="Do not look for these conditions.")
+@click.option("--list-checks", is_flag=True, help="List what is looked for, and stop.")
+@click.option(
+    "--fail-on",
+    type=click.Choice(["error", "warning"]),
+    default="error",
+    show_default=True,
+    help="Exit 1 for findings at or above this.",
+)
+@click.option("--format", "output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option("-v", "--verbose", is_flag=True, help="Show every check, with its reason and its time.")
+@click.option("-q", "--quiet", is_flag=True, help="Show the verdicts only.")
+def check(
+    python: str | None,
+    root: str | None,
+    gpu: bool,
+    timeout: float,
+    as_json: bool,
+    color: str,
+    quick: bool,
+    select: tuple[frozenset[str], ...],
+    ignore: tuple[frozenset[str], ...],
+    list_checks: bool,
+    fail_on: str,
+    output: str,
+    verbose: bool,
+    quiet: bool,
+) -> int:
+    """Say what is wrong, root cause first.
+
+    Exit code: 0 nothing is wrong; 1 a finding at or above --fail-on; 2 bad usage; 3 nothing failed, but
+    something that matters could not be judged; 4 a defect of envdoctor.
+    """
+    from envdoctor.diagnose import diagnose  # noqa: PLC0415
+    from envdoctor.fixes.propose import propose  # noqa: PLC0415
+
+    if list_checks:
+        _list_checks()
+        return OK
+    started = time.perf_counter()
+    target = _target(python, root, gpu=gpu, timeout=timeout)
+    facts = _gather(target, quick=quick, color=color)
+    diagnosis = diagnose(facts, _union(select), _union(ignore))
+    proposal = propose(facts, diagnosis)
+    if as_json or output == "json":
+        from envdoctor.report.envelope import check_document, encode  # noqa: PLC0415
+
+        click.echo(encode(check_document(facts, diagnosis, proposal.cures)), nl=False)
+    else:
+        from envdoctor.report.text import render  # noqa: PLC0415
+
+        seconds = time.perf_counter() - started
+        click.echo(
+            render(
+                facts,
+                diagnosis,
+                proposal,
+                _terminal(color),
+                seconds=seconds,
+                verbosity=verbose - quiet,
+            ),
+            nl=False,
+            color=True,
+        )
+    for defect in diagnosis.defects:
+        _say(f"envdoctor: internal error in {defect}")
+    return _exit_code(diagnosis, fail_on)
+
+
+@main.command()
+@_target_options
+@click.option("--only", multiple=True, type=Codes(), help="Repair these findings only.")
+@click.option(
+    "--prefer",
+    type=click.Choice(["symlink", "export"]),
+    default="symlink",
+    show_default=True,
+    help="Which kind of repair to try first.",
+)
+@click.option(
+    "--allow-risky", is_flag=True, help="Also what may fail later, such as a link to another version."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
+@click.option("--exit-code", is_flag=True, help="With --dry-run: exit 1 where changes are pending.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def fix(
+    python: str | None,
+    root: str | None,
+    gpu: bool,
+    timeout: float,
+    as_json: bool,
+    color: str,
+    only: tuple[frozenset[str], ...],
+    prefer: str,
+    allow_risky: bool,
+    dry_run: bool,
+    exit_code: bool,
+    yes: bool,
+) -> int:
+    """Show the plan, ask, apply it, check again, and say how to undo it.
+
+    Every repair is proven first: it is applied to the facts in memory and judged again. No root is needed,
+    and nothing that envdoctor did not make is overwritten.
+    """
+    from envdoctor.commands.fix import Options, run_fix  # noqa: PLC0415
+
+    if root is not None and not dry_run:
+        raise UsageError(
+            "--root examines a tree and changes nothing in it; add --dry-run, or run fix inside it"
+        )
+    return run_fix(
+        _target(python, root, gpu=gpu, timeout=timeout),
+        Options(
+            only=_union(only),
+            prefer=prefer,
+            allow_risky=allow_risky,
+            dry_run=dry_run,
+            exit_code=exit_code,
+            yes=yes,
+            as_json=as_json,
+        ),
+        _terminal(color),
+    )
+
+
+@main.command()
+@click.argument("journal", metavar="[ID]", required=False)
+@click.option("--list", "list_them", is_flag=True, help="List what was fixed, and stop.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: str) -> int:
+    """Take back the last fix, or the one named, exactly."""
+    from envdoctor.commands.undo import run_list, run_undo  # noqa: PLC0415
+
+    if list_them:
+        return run_list(as_json=as_json)
+    return run_undo(journal, _terminal(color), yes=yes, as_json=as_json)
+
+
+def _target(python: str | None, root: str | None, *, gpu: bool, timeout: float) -> Target:
+    from envdoctor.target import choose_target  # noqa: PLC0415
+
+    return choose_target(python, root, dict(os.environ), gpu_required=gpu, timeout=timeout)
+
+
+def _gather(target: Target, *, quick: bool, color: str) -> Facts:
+    from envdoctor.commands.progress import waiting  # noqa: PLC0415
+    from envdoctor.facts.gather import gather  # noqa: PLC0415
+
+    if quick:
+        return gather(target, quick=True)
+    with waiting("importing the framework", _terminal(color, err=True)):
+        return gather(target, quick=False)
+
+
+def _terminal(color: str, *, err: bool = False) -> Terminal:
+    from envdoctor.report.terminal import terminal_for  # noqa: PLC0415
+
+    return terminal_for(sys.stderr if err else sys.stdout, os.environ, color)
+
+
+def _union(sets: tuple[frozenset[str], ...]) -> frozenset[str]:
+    return frozenset().union(*sets)
+
+
+def _exit_code(diagnosis: Diagnosis, fail_on: str) -> int:
+    from envdoctor.catalog import Severity  # noqa: PLC0415
+
+    limit = Severity(fail_on).rank
+    if any(linked.finding.severity.rank <= limit for linked in diagnosis.findings):
+        return FINDINGS
+    if diagnosis.defects:
+        return DEFECT
+    return UNDECIDED if diagnosis.undecided else OK
+
+
+def _list_checks() -> None:
+    from envdoctor.catalog import CONDITIONS  # noqa: PLC0415
+
+    for row in CONDITIONS:
+        if row.check:
+            how = "runs the framework" if row.runs_framework else "facts"
+            click.echo(f"{row.code}  {row.severity.value:<8} {row.name:<34} {how}")

@@ -1,0 +1,64 @@
+"""All facts of a target. Children start first and are collected last: reading hides behind them."""
+
+from __future__ import annotations
+
+from envdoctor.facts.driver import gather_driver, start_driver_probes
+from envdoctor.facts.frameworks import read_frameworks
+from envdoctor.facts.frameworks_run import start_frameworks
+from envdoctor.facts.host import gather_host
+from envdoctor.facts.interpreter import read_interpreter
+from envdoctor.facts.libraries import read_activation, read_libraries, writable_directories
+from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unavailable
+from envdoctor.facts.packages import read_packages
+from envdoctor.target import Target
+
+DRIVER_SECONDS = 5.0
+
+
+def gather(target: Target, *, quick: bool) -> Facts:
+    """Read everything; `quick` imports no framework.
+
+    Raises:
+        UsageError: the target's interpreter is none.
+
+    """
+    interpreter = read_interpreter(target)
+    probes = start_driver_probes(target.root, target.environment)
+    packages: Packages | Unavailable
+    frameworks: tuple[Framework, ...] | Unavailable
+    if isinstance(interpreter, Unavailable):
+        packages = frameworks = interpreter
+    else:
+        packages = read_packages(interpreter, target.root)
+        frameworks = read_frameworks(interpreter, packages, target.root)
+    installed = () if isinstance(frameworks, Unavailable) else frameworks
+    children = (
+        Unavailable("--quick imports no framework")
+        if quick
+        else start_frameworks(target, [f.name for f in installed])
+    )
+    host = gather_host(target.root)
+    world, places, driver_libraries = read_libraries(target.root, target.environment, interpreter, installed)
+    driver = gather_driver(
+        target.root, target.environment, probes, deadline_s=DRIVER_SECONDS, libraries=driver_libraries
+    )
+    runs = children if isinstance(children, Unavailable) else tuple(c.finish() for c in children)
+    return Facts(
+        target=TargetFacts(
+            python=target.python,
+            chosen_by=target.chosen_by,
+            root=target.root.directory,
+            gpu_required=target.gpu_required,
+        ),
+        host=host,
+        environment=dict(target.environment),
+        driver=driver,
+        interpreter=interpreter,
+        packages=packages,
+        frameworks=frameworks,
+        libraries=world,
+        places=places,
+        writable=writable_directories(target.root, world),
+        activation=read_activation(target.root, interpreter),
+        runs=runs,
+    )

@@ -1,0 +1,130 @@
+"""The loader's world for the target: all that a look-up touches, and all that a repair could."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+
+from envdoctor.facts.loader import Process
+from envdoctor.facts.loader_disk import DiskView
+from envdoctor.facts.loader_model import LibraryWorld, Lookup, stem
+from envdoctor.facts.model import DriverLibrary, Framework, Interpreter, Place, Unavailable
+from envdoctor.facts.root import Root
+from envdoctor.resolution import DRIVER_SONAME, look_up
+
+ACTIVATION_SCRIPTS = (
+    "bin/activate",
+    "bin/activate.fish",
+    "bin/activate.csh",
+    "etc/conda/activate.d/envdoctor.sh",
+    "etc/conda/deactivate.d/envdoctor.sh",
+)
+DRIVER_SONAMES = (DRIVER_SONAME, "libnvidia-ml.so.1")
+
+
+def read_libraries(
+    root: Root,
+    environment: Mapping[str, str],
+    interpreter: Interpreter | Unavailable,
+    frameworks: tuple[Framework, ...],
+) -> tuple[LibraryWorld, tuple[Place, ...], tuple[DriverLibrary, ...]]:
+    """The world recorded, the places where CUDA libraries may be, and the driver's user-space libraries."""
+    view = DiskView(root)
+    process = Process(view, environment)
+    if isinstance(interpreter, Interpreter):
+        process.load_program(interpreter.executable)
+    driver = [process.dlopen(name, "") for name in DRIVER_SONAMES]
+    places = tuple(_places(root, environment, interpreter))
+    stems = {stem(name) for name in DRIVER_SONAMES}
+    if isinstance(interpreter, Interpreter):
+        for framework in frameworks:
+            if framework.cuda_build is True and framework.opener:
+                look_up(view, environment, interpreter, framework)
+                stems |= {stem(r.soname) for r in framework.requirements}
+    for place in places:
+        view.look_at_directory(place.directory)
+    return view.record(stems), places, tuple(_driver_libraries(driver))
+
+
+def writable_directories(root: Root, world: LibraryWorld) -> frozenset[str]:
+    """The real directories among those that are searched where this user may make a link."""
+    real = {directory for directory in world.aliases.values() if directory}
+    return frozenset(d for d in real if os.access(root.host(d), os.W_OK))
+
+
+def read_activation(root: Root, interpreter: Interpreter | Unavailable) -> dict[str, bytes]:
+    """The scripts that a shell reads to enter the environment: a repair may extend them."""
+    if isinstance(interpreter, Unavailable) or interpreter.kind == "system":
+        return {}
+    found = {}
+    for name in ACTIVATION_SCRIPTS:
+        path = f"{interpreter.prefix}/{name}"
+        try:
+            found[path] = root.read_bytes(path)
+        except OSError:
+            continue
+    return found
+
+
+def _places(
+    root: Root, environment: Mapping[str, str], interpreter: Interpreter | Unavailable
+) -> Iterator[Place]:
+    """Most specific first; each directory once, and only those that exist."""
+    seen: set[str] = set()
+    for kind, directory in _candidates(root, environment, interpreter):
+        if directory not in seen and root.is_dir(directory):
+            seen.add(directory)
+            yield Place(directory=directory, kind=kind)
+
+
+def _candidates(
+    root: Root, environment: Mapping[str, str], interpreter: Interpreter | Unavailable
+) -> Iterator[tuple[str, str]]:
+    if isinstance(interpreter, Interpreter):
+        for site in interpreter.site_packages:
+            for component in _names(root, f"{site}/nvidia"):
+                yield "pip wheel", f"{site}/nvidia/{component}/lib"
+            for name in ("tensorrt_libs", "tensorrt"):
+                yield "pip wheel", f"{site}/{name}"
+        if interpreter.kind == "conda":
+            yield "conda", f"{interpreter.prefix}/lib"
+            yield "conda", f"{interpreter.prefix}/targets/x86_64-linux/lib"
+    if environment.get("CONDA_PREFIX"):
+        yield "conda", f"{environment['CONDA_PREFIX']}/lib"
+    for variable in ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT"):
+        if environment.get(variable):
+            yield f"${variable}", f"{environment[variable]}/lib64"
+    for parent, prefix in (("/usr/local", "cuda"), ("/opt", "cuda"), ("/usr/lib", "cuda")):
+        for name in _names(root, parent):
+            if name.startswith(prefix):
+                for below in ("lib64", "targets/x86_64-linux/lib", "extras/CUPTI/lib64", "lib"):
+                    yield "CUDA toolkit", f"{parent}/{name}/{below}"
+    machine = os.uname().machine
+    for directory in (
+        "/usr/local/lib",
+        f"/usr/lib/{machine}-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/lib/wsl/lib",
+        "/usr/local/nvidia/lib64",
+    ):
+        yield "system", directory
+
+
+def _names(root: Root, directory: str) -> list[str]:
+    try:
+        return sorted(root.listdir(directory))
+    except OSError:
+        return []
+
+
+def _driver_libraries(lookups: list[Lookup]) -> Iterator[DriverLibrary]:
+    for lookup in lookups:
+        if lookup.real:
+            version = lookup.real.rpartition(".so.")[2]
+            yield DriverLibrary(
+                soname=lookup.name,
+                path=lookup.path,
+                real=lookup.real,
+                version=version if version.count(".") >= 1 else "",
+            )

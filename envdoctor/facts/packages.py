@@ -1,0 +1,69 @@
+"""The distributions that the target's interpreter would import, read from its site-packages."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from envdoctor.facts.model import Distribution, Interpreter, Packages
+from envdoctor.facts.root import Root
+
+# Whose METADATA is read: frameworks, for what they ask of others, and the wheels that they ask for. Of the
+# rest the name and version in the directory's name are enough, and 500 small files would cost 30 ms.
+_READ = re.compile(r"tensorflow|tf[-_]nightly|intel[-_]tensorflow|torch$|jax|nvidia[-_]")
+
+
+def read_packages(interpreter: Interpreter, root: Root) -> Packages:
+    """Every distribution, in search order; one found twice is listed twice (the first is imported)."""
+    found: list[Distribution] = []
+    for directory in dict.fromkeys(interpreter.site_packages):
+        try:
+            names = sorted(root.listdir(directory))
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")) and not name.startswith(("~", ".")):
+                found.append(_distribution(directory, name, root))
+    return Packages(distributions=tuple(found))
+
+
+def normalised(name: str) -> str:
+    """PEP 503."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _distribution(directory: str, entry: str, root: Root) -> Distribution:
+    stem = entry.rsplit(".", 1)[0]
+    name, _, rest = stem.partition("-")
+    version = rest.split("-")[0]
+    if not _READ.match(name.lower()) and version:
+        return Distribution(name=normalised(name), version=version, location=directory)
+    file = (
+        f"{directory}/{entry}/METADATA" if entry.endswith(".dist-info") else f"{directory}/{entry}/PKG-INFO"
+    )
+    problem = ""
+    requires: tuple[str, ...] = ()
+    try:
+        headers = list(_headers(root.read_bytes(file, 1 << 20)))
+    except OSError as error:
+        problem = f"{file}: {error.strerror}"
+    else:
+        values = dict(reversed(headers))
+        requires = tuple(value for key, value in headers if key == "requires-dist")
+        if "name" in values and "version" in values:
+            name, version = values["name"], values["version"]
+        else:
+            problem = f"{file} names no Name and Version"
+    return Distribution(
+        name=normalised(name), version=version, location=directory, requires=requires, problem=problem
+    )
+
+
+def _headers(data: bytes) -> Iterator[tuple[str, str]]:
+    """The header lines of a METADATA file; they end at the first empty line (core metadata, RFC 822)."""
+    for line in data.splitlines():
+        if not line.strip():
+            return
+        key, colon, value = line.partition(b":")
+        if colon and not line[:1].isspace():
+            yield key.decode("utf-8", "replace").lower(), value.decode("utf-8", "replace").strip()

@@ -1,0 +1,87 @@
+"""Asks libcuda.so.1 what CUDA would find, in a child of envdoctor's own interpreter.
+
+It runs under the target's environment: LD_LIBRARY_PATH chooses the library, CUDA_VISIBLE_DEVICES the
+devices. One JSON object on the descriptor named in argv[1]: an answer, or {"error", "code"}.
+"""
+
+import ctypes
+import json
+import os
+import sys
+
+LIBRARY = "libcuda.so.1"
+MAJOR, MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+PR_SET_PDEATHSIG, SIGKILL = 1, 9
+
+
+class CudaError(Exception):
+    def __init__(self, library, code):
+        name = spelled(library, "cuGetErrorName", code) or "unknown to this driver"
+        meaning = spelled(library, "cuGetErrorString", code)
+        super().__init__("CUDA error %d: %s%s" % (code, name, " (%s)" % meaning if meaning else ""))
+        self.code = code
+
+
+def spelled(library, function, code):
+    text = ctypes.c_char_p()
+    if (
+        not hasattr(library, function)
+        or getattr(library, function)(code, ctypes.byref(text))
+        or not text.value
+    ):
+        return ""
+    return text.value.decode("utf-8", "replace")
+
+
+def ask():
+    try:
+        library = ctypes.CDLL(LIBRARY)
+    except OSError as error:
+        return {"error": str(error), "code": None}
+
+    def call(function, *arguments):
+        code = getattr(library, function)(*arguments)
+        if code:
+            raise CudaError(library, code)
+
+    def number(function, *arguments):
+        result = ctypes.c_int()
+        call(function, ctypes.byref(result), *arguments)
+        return result.value
+
+    def device(index):
+        handle = number("cuDeviceGet", index)
+        name = ctypes.create_string_buffer(256)
+        memory = ctypes.c_size_t()
+        call("cuDeviceGetName", name, len(name), handle)
+        call("cuDeviceTotalMem_v2", ctypes.byref(memory), handle)
+        capability = [number("cuDeviceGetAttribute", attribute, handle) for attribute in (MAJOR, MINOR)]
+        return {
+            "name": name.value.decode("utf-8", "replace"),
+            "compute_capability": "%d.%d" % tuple(capability),
+            "memory_bytes": memory.value,
+        }
+
+    try:
+        version = number("cuDriverGetVersion")
+        call("cuInit", 0)
+        return {
+            "version": "%d.%d" % (version // 1000, version % 1000 // 10),
+            "simulated": hasattr(library, "envdoctor_simulated_driver"),
+            "devices": [device(index) for index in range(number("cuDeviceGetCount"))],
+        }
+    except CudaError as error:
+        return {"error": str(error), "code": error.code}
+    except AttributeError as error:  # a file of that name that is not CUDA's
+        return {"error": str(error), "code": None}
+
+
+def main():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)  # no hung probe outlives an envdoctor that was killed
+    answer = json.dumps(ask()).encode()
+    with open(int(sys.argv[1]), "wb") as channel:
+        channel.write(answer)
+    os._exit(0)  # a sick driver's own clean-up is nothing to wait for
+
+
+main()

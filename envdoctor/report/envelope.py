@@ -1,0 +1,88 @@
+"""The JSON that every command answers with: one envelope, its schema in the package."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from envdoctor import __version__
+from envdoctor.diagnose import CheckResult, Diagnosis, Linked, Status, Verdict
+from envdoctor.facts.model import Facts
+
+FORMAT_VERSION = "1.0"
+
+
+def encode(document: object) -> bytes:
+    """Indented JSON. Lone surrogates (bytes that are not UTF-8) come out as U+FFFD: JSON has no such text."""
+    return msgspec.json.format(msgspec.json.encode(printable(document)), indent=2) + b"\n"
+
+
+def printable(value: object) -> object:
+    """Plain containers and strings that can be encoded as UTF-8."""
+    plain = msgspec.to_builtins(value)
+    return _clean(plain)
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode() if not value.isascii() else value
+    if isinstance(value, dict):
+        return {_clean(k): _clean(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_clean(v) for v in value]
+    return value
+
+
+def envelope(facts: Facts) -> dict[str, object]:
+    return {
+        "format_version": FORMAT_VERSION,
+        "tool_version": __version__,
+        "target": facts.target,
+    }
+
+
+def check_document(facts: Facts, diagnosis: Diagnosis, fixable: frozenset[int]) -> dict[str, object]:
+    """The answer of `check --json`; `fixable` holds the indexes of findings that a proven plan removes."""
+    return {
+        **envelope(facts),
+        "verdicts": [verdict_row(v) for v in diagnosis.verdicts],
+        "findings": finding_rows(diagnosis.findings, fixable),
+        "checks": [msgspec.to_builtins(c) for c in diagnosis.checks],
+        "summary": summary(diagnosis.checks, diagnosis.findings),
+        "facts": facts,
+    }
+
+
+def verdict_row(verdict: Verdict) -> object:
+    return msgspec.to_builtins(verdict)
+
+
+def finding_rows(findings: Iterable[Linked], fixable: frozenset[int]) -> list[dict[str, object]]:
+    return [
+        {
+            "code": linked.finding.code,
+            "name": linked.finding.condition.name,
+            "severity": linked.finding.severity.value,
+            "subject": linked.finding.subject,
+            "framework": linked.finding.framework or None,
+            "message": linked.finding.message,
+            "evidence": [msgspec.to_builtins(e) for e in linked.finding.evidence],
+            "because": list(linked.because),
+            "fixable": index in fixable,
+            "remedy": linked.finding.remedy,
+        }
+        for index, linked in enumerate(findings)
+    ]
+
+
+def summary(checks: tuple[CheckResult, ...], findings: tuple[Linked, ...]) -> dict[str, int]:
+    counts = {status.value: sum(c.status is status for c in checks) for status in Status}
+    severities = [linked.finding.severity.value for linked in findings]
+    return {
+        "checks": len(checks),
+        **counts,
+        "errors": severities.count("error"),
+        "warnings": severities.count("warning"),
+        "notes": severities.count("note"),
+    }

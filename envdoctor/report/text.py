@@ -1,0 +1,219 @@
+"""The report for a terminal: the verdict and its root cause first, everything else quieter."""
+
+from __future__ import annotations
+
+from envdoctor.catalog import Severity
+from envdoctor.checks.machine import (
+    driver_cuda_version,
+    driver_version,
+    gpus,
+    simulated,
+    title,
+)
+from envdoctor.diagnose import Diagnosis, Gpu, Linked, Status, Verdict
+from envdoctor.facts.model import Facts, FrameworkRun, Unavailable
+from envdoctor.fixes.plan import Symlink
+from envdoctor.fixes.propose import Proposal
+from envdoctor.report.terminal import Terminal, harmless
+
+_COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
+_INDENT = " " * 10
+
+
+def render(
+    facts: Facts,
+    diagnosis: Diagnosis,
+    proposal: Proposal,
+    terminal: Terminal,
+    *,
+    seconds: float,
+    verbosity: int = 0,
+) -> str:
+    """The whole report; `verbosity` -1 for the verdicts alone, 1 for every check and its reason."""
+    lines = [] if verbosity < 0 else [headline(facts, terminal), ""]
+    shown: set[int] = set()
+    for verdict in diagnosis.verdicts:
+        lines.append(_verdict(verdict, facts, terminal))
+        if verbosity >= 0:
+            for index, linked in enumerate(diagnosis.findings):
+                if _leads(linked, verdict) and index not in shown:
+                    lines += _tree(index, diagnosis, proposal, terminal, shown, indent="  ")
+    rest = [i for i, linked in enumerate(diagnosis.findings) if not linked.because and i not in shown]
+    if verbosity >= 0:
+        for index in rest:
+            lines += _tree(index, diagnosis, proposal, terminal, shown, indent="")
+        lines += _undecided(diagnosis, terminal)
+        if verbosity > 0:
+            lines += ["", *_every_check(diagnosis, terminal)]
+        lines += ["", _counts(facts, diagnosis, terminal, seconds)]
+    return "\n".join(lines) + "\n"
+
+
+def headline(facts: Facts, terminal: Terminal) -> str:
+    """Which machine, which interpreter and why that one, which driver, which GPUs."""
+    parts = [facts.host.hostname, facts.host.os_name]
+    if facts.host.container:
+        parts.append(f"in {facts.host.container}")
+    if facts.host.wsl:
+        parts.append("WSL2")
+    if isinstance(facts.interpreter, Unavailable):
+        parts.append(f"no Python ({facts.interpreter.reason})")
+    else:
+        version = ".".join(facts.interpreter.version.split(".")[:2])
+        where = facts.interpreter.executable
+        parts.append(f"Python {version} ({where}, {_chosen(facts.target.chosen_by)})")
+    parts += [_driver(facts, terminal), _gpus(facts)]
+    return terminal.paint(f" {terminal.symbol('dot')} ".join(harmless(p) for p in parts if p), "dim")
+
+
+def _chosen(chosen_by: str) -> str:
+    return f"from {chosen_by}" if chosen_by.startswith(("$", "--")) else chosen_by
+
+
+def _driver(facts: Facts, terminal: Terminal) -> str:
+    version, cuda = driver_version(facts), driver_cuda_version(facts)
+    if not version and not cuda:
+        libraries = {lib.version for lib in facts.driver.libraries if lib.version}
+        return f"driver {', '.join(sorted(libraries))}, silent" if libraries else "no NVIDIA driver"
+    serves = f" (CUDA {terminal.symbol('at most')} {cuda})" if cuda else ""
+    kind = "SIMULATED driver" if simulated(facts) else "driver"
+    return f"{kind} {version}{serves}".replace("  ", " ")
+
+
+def _gpus(facts: Facts) -> str:
+    found = gpus(facts)
+    if not found:
+        pci = facts.driver.pci
+        count = 0 if isinstance(pci, Unavailable) else len(pci)
+        return f"{count} GPU on the PCI bus" if count else "no GPU"
+    named = []
+    for gpu in found:
+        details = []
+        if isinstance(gpu.compute_capability, str):
+            details.append(f"sm_{gpu.compute_capability.replace('.', '')}")
+        if isinstance(gpu.memory_bytes, int):
+            details.append(f"{round(gpu.memory_bytes / 2**30)} GiB")
+        named.append(f"{gpu.name} ({', '.join(details)})" if details else gpu.name)
+    kinds = dict.fromkeys(named)
+    return f"{len(found)} GPU{'s' if len(found) > 1 else ''}: {'; '.join(kinds)}"
+
+
+def _verdict(verdict: Verdict, facts: Facts, terminal: Terminal) -> str:
+    name = harmless(f"{title(verdict.framework)} {verdict.version}".strip())
+    by = " on a SIMULATED driver" if simulated(facts) else ""
+    if verdict.gpu is Gpu.USABLE:
+        run = None if isinstance(facts.runs, Unavailable) else facts.runs
+        ran = next((r for r in run or () if r.framework == verdict.framework), None)
+        listed = len(ran.gpus) if isinstance(ran, FrameworkRun) else 0
+        text = (
+            f"{name} uses the GPU{by}: it registers {listed} device{'s' if listed != 1 else ''}"
+            if verdict.tried
+            else f"{name} should use the GPU{by}, by its files (it was not run)"
+        )
+        return terminal.paint(f"{terminal.symbol('ok')} {text}", "bold", "green")
+    if verdict.gpu is Gpu.UNUSABLE:
+        return terminal.paint(f"{terminal.symbol('error')} {name} will NOT use the GPU{by}", "bold", "red")
+    if verdict.gpu is Gpu.UNKNOWN:
+        return terminal.paint(
+            f"{terminal.symbol('unknown')} {name}: cannot tell whether it will use the GPU "
+            f"({harmless(verdict.reason)})",
+            "bold",
+            "yellow",
+        )
+    return terminal.paint(f"{terminal.symbol('note')} {name} runs on the CPU: there is no GPU here", "bold")
+
+
+def _leads(linked: Linked, verdict: Verdict) -> bool:
+    return (
+        not linked.because
+        and linked.finding.severity is Severity.ERROR
+        and linked.finding.framework in {"", verdict.framework}
+        and verdict.gpu is Gpu.UNUSABLE
+    )
+
+
+def _tree(
+    index: int, diagnosis: Diagnosis, proposal: Proposal, terminal: Terminal, shown: set[int], indent: str
+) -> list[str]:
+    """A root cause in full, and what follows from it in one dimmed line each."""
+    shown.add(index)
+    finding = diagnosis.findings[index].finding
+    lines = []
+    mark = "" if indent else f"{terminal.symbol(finding.severity.value)} "
+    code = terminal.paint(finding.code, "bold", _COLOURS[finding.severity])
+    lines.append(f"{indent}{mark}{code}  {harmless(finding.message)}")
+    detailed = finding.severity is not Severity.NOTE
+    if detailed:
+        for evidence in finding.evidence:
+            lines.append(f"{indent}{_INDENT[2:]}{harmless(evidence.what):<15} {harmless(evidence.value)}")
+    repair = _repair(index, proposal) or harmless(finding.remedy)
+    if repair:
+        lines.append(f"{indent}{_INDENT[2:]}{'repair':<15} {terminal.paint(repair, 'cyan')}")
+    elif detailed:
+        lines.append(f"{indent}{_INDENT[2:]}{'more':<15} {finding.condition.title}")
+    for effect, linked in enumerate(diagnosis.findings):
+        if effect not in shown and linked.because and index in linked.because:
+            shown.add(effect)
+            roots = ", ".join(dict.fromkeys(diagnosis.findings[i].finding.code for i in linked.because))
+            lines.append(
+                terminal.paint(
+                    f"{indent}  {terminal.symbol('branch')} {linked.finding.code}  "
+                    f"{harmless(linked.finding.message)}          follows from {roots}",
+                    "dim",
+                )
+            )
+    return lines
+
+
+def _repair(index: int, proposal: Proposal) -> str:
+    """What `fix` would do for this finding, where that was proven."""
+    if index not in proposal.cures:
+        return ""
+    actions = proposal.plan.actions
+    links = sum(isinstance(a, Symlink) for a in actions)
+    kinds = []
+    if links:
+        kinds.append(f"{links} symlink{'s' if links > 1 else ''}")
+    if links < len(actions):
+        kinds.append(f"{len(actions) - links} export{'s' if len(actions) - links > 1 else ''}")
+    return f"envdoctor fix        ({', '.join(kinds)}, no root; see it first: envdoctor fix --dry-run)"
+
+
+def _undecided(diagnosis: Diagnosis, terminal: Terminal) -> list[str]:
+    return [
+        f"{terminal.paint(terminal.symbol('unknown') + ' ' + check.code, 'yellow')}  "
+        f"could not be judged: {harmless(check.reason)}"
+        for check in diagnosis.undecided
+    ]
+
+
+def _every_check(diagnosis: Diagnosis, terminal: Terminal) -> list[str]:
+    return [
+        terminal.paint(
+            f"  {c.code}  {c.status.value:<8} {c.ms:6.2f} ms  {harmless(c.reason)}".rstrip(),
+            *(["dim"] if c.status in {Status.OK, Status.SKIP} else []),
+        )
+        for c in diagnosis.checks
+    ]
+
+
+def _counts(facts: Facts, diagnosis: Diagnosis, terminal: Terminal, seconds: float) -> str:
+    count = {status: sum(c.status is status for c in diagnosis.checks) for status in Status}
+    words = [f"{count[Status.OK]} ok"]
+    severities = [linked.finding.severity for linked in diagnosis.findings]
+    for severity in Severity:
+        number = severities.count(severity)
+        if number:
+            words.append(f"{number} {severity.value}{'s' if number > 1 else ''}")
+    if count[Status.UNKNOWN]:
+        words.append(f"{count[Status.UNKNOWN]} unknown")
+    if count[Status.SKIP]:
+        words.append(f"{count[Status.SKIP]} not applicable")
+    runs = () if isinstance(facts.runs, Unavailable) else facts.runs
+    imports = " + ".join(f"importing {title(r.framework)}" for r in runs)
+    took = f"{seconds:.1f} s" + (f" (with {imports})" if imports else "")
+    text = f"{len(diagnosis.checks)} checks: {', '.join(words)} {terminal.symbol('dot')} {took}"
+    usable = bool(diagnosis.verdicts) and all(v.gpu is Gpu.USABLE for v in diagnosis.verdicts)
+    if usable and not diagnosis.undecided and Severity.ERROR not in severities:
+        text += f" {terminal.symbol('dot')} " + ("ready" if runs else "ready, by the files")
+    return terminal.paint(text, "dim")

@@ -1,0 +1,53 @@
+"""The real TensorFlow environments that tests use: installed once into a cache, never modified there.
+
+    python tests/environments.py light full     install what is missing
+
+`light`: the TensorFlow wheel and the small cudart wheel (600 MB to download); `full`: with all of
+`[and-cuda]` (6 GB on disk). Tests that change an environment take a copy of links (see `borrow`).
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TENSORFLOW = "2.21.0"
+REQUIREMENTS = {
+    "light": [f"tensorflow=={TENSORFLOW}", "nvidia-cuda-runtime-cu12<13"],
+    "full": [f"tensorflow[and-cuda]=={TENSORFLOW}"],
+}
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envdoctor-tests"
+
+
+def directory(name: str) -> Path:
+    return CACHE / f"tf-{TENSORFLOW}-{name}-py{sys.version_info[0]}.{sys.version_info[1]}"
+
+
+def installed(name: str) -> Path | None:
+    """The environment, where it was installed completely."""
+    place = directory(name)
+    return place if (place / "complete").exists() else None
+
+
+def install(name: str) -> Path:
+    place = installed(name)
+    if place is not None:
+        return place
+    place = directory(name)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    print(f"installing {', '.join(REQUIREMENTS[name])} into {place}", flush=True)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+    pip = [place / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, *REQUIREMENTS[name]], check=True)
+    (place / "complete").touch()
+    print(f"done in {time.monotonic() - started:.0f} s", flush=True)
+    return place
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or list(REQUIREMENTS):
+        install(wanted)

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+
+from envdoctor.facts.ldcache import parse_ld_so_cache
+from envdoctor.facts.loader import DiskView, Process, RecordedView
+from envdoctor.facts.loader_model import CacheEntry, LibraryWorld, Lookup, Rule
+from envdoctor.facts.root import Root
+from tests.facts import real_loader
+from tests.facts.elf_factory import ld_so_cache
+from tests.facts.layouts import Layout, layouts
+
+needs_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the driver has x86-64 code")
+
+
+@dataclass
+class Driver:
+    image: bytes
+    replaces_cache: bool
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
+    image = real_loader.build_program(str(tmp_path_factory.mktemp("driver")))
+    return Driver(image, real_loader.can_replace_cache())
+
+
+class WithCache(DiskView):
+    """The live root with another ld.so.cache, as the driver sees it in its mount namespace."""
+
+    def __init__(self, cache: tuple[CacheEntry, ...] | None) -> None:
+        super().__init__(Root("/"))
+        self._other_cache = cache
+
+    @property
+    def cache(self) -> tuple[CacheEntry, ...]:
+        return super().cache if self._other_cache is None else self._other_cache
+
+
+def breadth_first(lookups: list[Lookup]) -> Iterator[Lookup]:
+    todo = list(lookups)
+    for lookup in todo:
+        yield lookup
+        todo += lookup.needed
+
+
+def until_failure(lookups: Iterator[Lookup]) -> list[Lookup]:
+    """What the loader gets to do: it stops where the model goes on to tell all that is missing."""
+    done = []
+    for lookup in lookups:
+        done.append(lookup)
+        if lookup.error:
+            break
+    return done
+
+
+def tried(lookups: list[Lookup]) -> list[tuple[str, list[str]]]:
+    """As `real_loader.searches`: the files tried, without those of directories that do not exist."""
+    found = []
+    for lookup in lookups:
+        if lookup.rule is not Rule.LOADED and "/" not in lookup.name:
+            paths = [a.path for a in lookup.attempts if a.outcome != "no such directory"]
+            # The last attempt of a file that opens and cannot be mapped is one try, as is the found path.
+            found.append((lookup.name, paths + ([lookup.path] if lookup.path else [])))
+    return found
+
+
+def really_tried(log: str, cwd: str) -> list[tuple[str, list[str]]]:
+    def in_directory(path: str) -> bool:
+        return os.path.isdir(os.path.join(cwd, os.path.dirname(path)))
+
+    return [
+        (name, [path for path in paths if in_directory(path)]) for name, paths in real_loader.searches(log)
+    ]
+
+
+def without_loader(paths: list[str]) -> list[str]:
+    return [path for path in paths if "vdso" not in path and "ld-linux" not in path]
+
+
+def play(
+    process: Process, layout: Layout, top: str
+) -> tuple[list[Lookup], list[list[str]], list[tuple[str, str]]]:
+    """The start and the requests on the model: look-ups, what is loaded after each, and the real requests."""
+    lookups = [process.load_program(f"{top}/program")]
+    loaded = [[path for path, _ in process.loaded]]
+    requests: list[tuple[str, str]] = []
+    if not lookups[0].failures:
+        for index, name in layout.requests:
+            callers = [(p, r) for p, r in process.loaded if not p or r.startswith(top)]
+            path, real = callers[index % len(callers)]
+            requests.append((path, name.format(top=top)))
+            lookups.append(process.dlopen(requests[-1][1], real if path else ""))
+            loaded.append([path for path, _ in process.loaded])
+    return lookups, loaded, requests
+
+
+@needs_x86_64
+@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@given(layout=layouts)
+def test_the_model_does_what_the_loader_does(driver: Driver, layout: Layout) -> None:
+    top = os.path.realpath(tempfile.mkdtemp(prefix="layout"))
+    try:
+        layout.write(top)
+        compare(driver, layout, top)
+    finally:
+        shutil.rmtree(top)
+
+
+def compare(driver: Driver, layout: Layout, top: str) -> None:
+    search = layout.search and (layout.search[0], layout.search[1].format(top=top))
+    program = f"{top}/program"
+    with open(program, "wb") as file:
+        file.write(real_loader.program(driver.image, search, layout.needed))
+    os.chmod(program, 0o755)
+    environment = {name: value.format(top=top) for name, value in layout.environment.items()}
+    cache, entries = "", None
+    if layout.cache is not None and driver.replaces_cache:
+        cache = f"{top}/cache"
+        content = ld_so_cache([(name, path.format(top=top), hwcap) for name, path, hwcap in layout.cache])
+        with open(cache, "wb") as file:
+            file.write(content)
+        entries = parse_ld_so_cache(content)
+
+    view = WithCache(entries)
+    process = Process(view, environment, cwd=top)
+    lookups, loaded, requests = play(process, layout, top)
+    steps = real_loader.run(program, requests, environment, cwd=top, cache=cache)
+
+    assert len(steps) == len(lookups)
+    for index, (lookup, step, after) in enumerate(zip(lookups, steps, loaded, strict=True)):
+        assert not lookup.doubts
+        if index:
+            walk = until_failure(breadth_first([lookup]))
+        else:
+            walk = [*process.failed_preloads, *until_failure(breadth_first(list(lookup.needed)))]
+        assert tried(walk) == really_tried(step.log, top)
+        assert lookup.ok == step.ok, (lookup, step)
+        if step.ok:
+            assert without_loader(after) == without_loader(step.loaded)
+            if index:
+                assert lookup.path == step.text or lookup.rule is not Rule.LOADED
+        else:
+            assert next(x for x in walk[::-1] if x.error).error.split(": ", 1)[1] in step.text
+    event("started" if steps[0].ok else "not started")
+    for lookup in lookups[1:]:
+        event(f"dlopen: {lookup.rule.value if lookup.rule else 'failed'}")
+
+    world = view.record()
+    again = play(Process(RecordedView(world), environment, cwd=top), layout, top)
+    assert again == (lookups, loaded, requests)

@@ -133,8 +133,10 @@ def check_device_nodes(facts: Facts) -> Iterator[Finding]:
     nodes = {n.path: n for n in known(facts.driver.nodes)}
     numbered = [p for p in nodes if p.removeprefix("/dev/nvidia").isdigit()]
     wanted = ["/dev/nvidiactl", *(numbered or ["/dev/nvidia0"]), "/dev/nvidia-uvm"]
-    if driver_answers(facts):
+    if driver_answers(facts):  # NVML opened the others
         wanted = ["/dev/nvidia-uvm"]
+        if not isinstance(facts.driver.cuda, ProbeFailure) or facts.driver.cuda.code is None:
+            raise SkipError("NVML answers, and cuInit did not get as far as to open them")
     missing = [p for p in wanted if p not in nodes]
     if missing:
         yield Finding(

@@ -267,26 +267,23 @@ _FINDING = {
 
 
 def _lookup_evidence(lookup: Lookup) -> tuple[Evidence, ...]:
-    """Who asks, and where was looked, by rule: a RUNPATH of eighteen directories is one line."""
-    opener = lookup.requester.rpartition("/")[2]
-    places: dict[Rule, list[str]] = {}
+    """Who asks, and where was looked, in the loader's order: a RUNPATH of eighteen directories is one item."""
+    places: dict[Rule, dict[str, None]] = {rule: {} for rule in Rule}
     for attempt in lookup.attempts:
-        places.setdefault(attempt.rule, []).append(_directory(attempt.path))
+        places[attempt.rule][_directory(attempt.path)] = None
     looked = []
     for rule, directories in places.items():
-        count = len(set(directories))
-        if rule is Rule.RUNPATH:
-            looked.append(
-                f"its RUNPATH ({count} directories)" if count > 1 else f"its RUNPATH ({directories[0]})"
-            )
+        listed = ", ".join(directories)
+        if rule is Rule.LD_LIBRARY_PATH:
+            looked.append(f"LD_LIBRARY_PATH ({listed or 'unset'})")
+        elif rule is Rule.CACHE:
+            looked.append("ld.so.cache" + (f" ({listed})" if listed else ""))
         elif rule is Rule.DEFAULT:
-            looked += [d for d in dict.fromkeys(directories) if "/glibc-hwcaps" not in d]
-        else:
-            looked.append(f"{rule.value} ({', '.join(dict.fromkeys(directories))})")
-    if Rule.LD_LIBRARY_PATH not in places:
-        looked.insert(min(1, len(looked)), "LD_LIBRARY_PATH (unset)")
-    if Rule.CACHE not in places:
-        looked.append("ld.so.cache")
+            looked += [d for d in directories if "/glibc-hwcaps" not in d]
+        elif directories:
+            several = f"{len(directories)} directories"
+            looked.append(f"its {rule.value} ({several if len(directories) > 3 else listed})")
+    opener = lookup.requester.rpartition("/")[2]
     return (
         Evidence("needed by", f"{opener} (dlopen)", lookup.requester),
         Evidence("looked in", ", ".join(looked), f"LD_DEBUG=libs, look for {lookup.name}"),

@@ -182,15 +182,8 @@ def _explains(cause: Finding, effect: Finding) -> bool:
 
 
 def blocking_codes() -> frozenset[str]:
-    """The conditions that keep a framework from registering a GPU: what PLC001 and PLC004 follow from."""
-    seen: set[str] = set()
-    todo = ["PLC001", "PLC004"]
-    while todo:
-        code = todo.pop()
-        if code not in seen:
-            seen.add(code)
-            todo += condition(code).follows_from
-    return frozenset(seen)
+    """The conditions that keep a framework from registering a GPU: what PLC001 follows from, and a crash."""
+    return frozenset({"PLC001", "PLC004", *condition("PLC001").follows_from})
 
 
 def _verdicts(

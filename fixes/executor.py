@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
-from envdoctor.errors import Interrupted, UsageError
+from envdoctor.errors import UsageError
 from envdoctor.fixes import journal as log
 from envdoctor.fixes import placing
+from envdoctor.fixes.interrupts import deferred
 from envdoctor.fixes.journal import DirectoryStep, FileState, FileStep, Journal, LinkStep, Record, State
 from envdoctor.fixes.placing import Directory, FixError, Link, Seen
 from envdoctor.fixes.plan import Command, Export, FileEdit, Manual, Plan, Symlink
@@ -64,7 +65,7 @@ def apply(plan: Plan, state_dir: str) -> Applied:
     operations = _operations(plan)
     if not operations:
         return Applied(journal="", changed=(), manual=manual)
-    with log.locked(state_dir):
+    with deferred() as interrupts, log.locked(state_dir):
         _recover(state_dir)
         problems = _problems(operations)
         if problems:
@@ -73,8 +74,10 @@ def apply(plan: Plan, state_dir: str) -> Applied:
         changed: list[str] = []
         try:
             for number, operation in enumerate(operations):
+                interrupts.check()
                 if _do(operation, writer, f".envdoctor-{writer.id}-{number}"):
                     changed.append(_path(operation))
+            interrupts.check()
             writer.applied()
         except BaseException as error:  # noqa: BLE001  raised again, whatever it is
             _roll_back(log.load(state_dir, writer.id), error)
@@ -87,7 +90,7 @@ def undo(state_dir: str, journal_id: str | None = None) -> Undone:
     """Takes back an interrupted fix, else the named or the last applied one; all of it or nothing."""
     if not log.list_journals(state_dir):
         raise UsageError(f"there is nothing to undo: {state_dir} has no journal")
-    with log.locked(state_dir):
+    with deferred(), log.locked(state_dir):
         for undone in _recover(state_dir):
             if journal_id in (None, undone.journal):
                 return undone
@@ -96,16 +99,13 @@ def undo(state_dir: str, journal_id: str | None = None) -> Undone:
             return _revert(journal)
         except OSError as error:
             raise _unfinished(journal, error) from error
-        except KeyboardInterrupt:
-            _recover(state_dir)
-            raise Interrupted from None
 
 
 def recover(state_dir: str) -> tuple[Undone, ...]:
     """Takes back what an earlier run left half done, the newest first. Makes nothing where nothing is."""
     if all(journal.state is not State.OPEN for journal in log.list_journals(state_dir)):
         return ()
-    with log.locked(state_dir):
+    with deferred(), log.locked(state_dir):
         return _recover(state_dir)
 
 
@@ -138,8 +138,6 @@ def _roll_back(journal: Journal, error: BaseException) -> None:
         _revert(journal, rolling_back=True)
     except (OSError, RefusedError) as second:
         raise _unfinished(journal, second) from error
-    if isinstance(error, KeyboardInterrupt):
-        raise Interrupted from None
     if isinstance(error, (OSError, FixError)):
         raise FixError(f"{_reason(error)}; everything done so far was put back") from error
     raise error
@@ -219,7 +217,7 @@ def _object(operation: _Operation, seen: Seen) -> None:
     match operation, seen:
         case (str(), None | Directory()) | (Symlink() | FileEdit(before=None), None):
             return
-        case FileEdit(before=before), FileState(data=data):
+        case FileEdit(before=bytes(before)), FileState(data=data):
             if data == before:
                 return
             raise FixError("has changed since the plan was made")

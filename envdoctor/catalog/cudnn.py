@@ -60,7 +60,7 @@ CONDITIONS: tuple[Condition, ...] = (
         see=(
             TF_BUILD,
             "python -m pip list | grep -i cudnn",
-            "python -c 'import ctypes; print(ctypes.CDLL(\"libcudnn.so.9\").cudnnGetVersion())'",
+            "LD_DEBUG=libs " + TF_DEVICES + " 2>&1 | grep 'calling init.*libcudnn.so'",
             "ldconfig -p | grep libcudnn.so",
         ),
         repairs=(

@@ -46,7 +46,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 ("srun --gres=gpu:1 nvidia-smi",),
             ),
         ),
-        follows_from=("HST005", "HST009"),
+        follows_from=("HST005", "HST009", "GPU001"),
         sources=("NVIDIA driver installation guide", "tensorflow.org/install/pip"),
         check="driver:check_driver_not_installed",
     ),
@@ -181,8 +181,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
             Repair(
                 "The driver cannot be upgraded: PyTorch",
-                "Install a build for an older CUDA.",
-                ("python -m pip install torch --index-url https://download.pytorch.org/whl/cu126",),
+                "Install the build for an older CUDA, cu126: pytorch.org/get-started has its command.",
             ),
             Repair(
                 "The driver cannot be upgraded: JAX", "", ("python -m pip install --upgrade 'jax[cuda12]'",)

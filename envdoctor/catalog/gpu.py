@@ -125,8 +125,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
             Repair(
                 "PyTorch, capability 5.0 to 7.0",
-                "The builds for CUDA 12.6 still have it.",
-                ("python -m pip install torch --index-url https://download.pytorch.org/whl/cu126",),
+                "The builds for CUDA 12.6 (cu126) still have it: pytorch.org/get-started has the command.",
             ),
             Repair("JAX, capability 5.2 to 7.0", "", ("python -m pip install --upgrade 'jax[cuda12]'",)),
             Repair(
@@ -203,21 +202,12 @@ CONDITIONS: tuple[Condition, ...] = (
         repairs=(
             Repair(
                 "TensorFlow",
-                "NVIDIA's container, or a nightly build.",
-                (
-                    "docker run --rm --gpus all nvcr.io/nvidia/tensorflow:25.02-tf2-py3 nvidia-smi -L",
-                    "python -m pip install --upgrade 'tf-nightly[and-cuda]'",
-                ),
+                "NVIDIA's own container (NGC, tensorflow 25.02 or later), or a nightly build.",
+                ("python -m pip install --upgrade 'tf-nightly[and-cuda]'",),
             ),
             Repair(
                 "PyTorch",
-                "A build for CUDA 12.8 or later has Blackwell.",
-                (
-                    (
-                        "python -m pip install --upgrade torch --index-url "
-                        "https://download.pytorch.org/whl/cu128"
-                    ),
-                ),
+                "A build for CUDA 12.8 (cu128) or later has Blackwell: pytorch.org/get-started has the command.",
             ),
             Repair("JAX", "", ("python -m pip install --upgrade 'jax[cuda13]'",)),
         ),

@@ -123,7 +123,6 @@ CONDITIONS: tuple[Condition, ...] = (
                 ),
             ),
         ),
-        follows_from=("LIB001", "LIB002", "LIB003", "LIB006", "LIB007"),
         sources=("ld.so(8)", "ELF facts of the nvidia-* wheels"),
         check="libraries:check_required_libraries",
     ),
@@ -165,13 +164,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("TF-TRT is not used", "Nothing to do."),
             Repair(
                 "TF-TRT is used",
-                "A TensorFlow with TensorRT is in NVIDIA's container.",
-                (
-                    (
-                        "docker run --rm --gpus all nvcr.io/nvidia/tensorflow:25.02-tf2-py3 python -c "
-                        "'import tensorrt; print(tensorrt.__version__)'"
-                    ),
-                ),
+                "A TensorFlow with TensorRT is in NVIDIA's own container (NGC, tensorflow 25.02 and earlier).",
             ),
         ),
         sources=("TensorFlow 2.18 release notes", "dlopen names of the TensorFlow 2.15 to 2.17 wheels"),
@@ -243,8 +236,8 @@ CONDITIONS: tuple[Condition, ...] = (
                 "Keep the entries that exist.",
                 (
                     (
-                        'export LD_LIBRARY_PATH="$(printf %s "$LD_LIBRARY_PATH" | tr : \'\\n\' | while read '
-                        '-r d; do [ -d "$d" ] && echo "$d"; done | paste -sd : -)"'
+                        'export LD_LIBRARY_PATH="$(echo "$LD_LIBRARY_PATH" | tr : \'\\n\' | while read -r '
+                        'd; do [ -d "$d" ] && echo "$d"; done | paste -sd : -)"'
                     ),
                 ),
             ),

@@ -128,7 +128,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 ),
             ),
         ),
-        sources=("pypi.org/project/tensorflow-gpu", "tensorflow/serving#2096"),
+        sources=("setup.py of tensorflow-gpu 2.12", "tensorflow/serving#2096"),
     ),
     Condition(
         code="PKG004",
@@ -358,7 +358,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("TensorFlow 2.14 or later", "The versions that it asks for.", (TF_WITH_CUDA,)),
             Repair(
                 "Wheels of another CUDA major are left over",
-                "See which ones, remove them, install the right ones again.",
+                "See which ones, remove them (here those for CUDA 11), install the right ones again.",
                 (
                     "python -m pip freeze | grep -oE '^nvidia-[a-z-]+-cu1[0-9]' | sort -t- -k4",
                     (
@@ -412,14 +412,8 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
             Repair(
                 "Only one needs the GPU",
-                "Take the CPU build of the other.",
-                (
-                    "python -m pip uninstall -y tensorflow && python -m pip install tensorflow-cpu",
-                    (
-                        "python -m pip install --force-reinstall torch --index-url "
-                        "https://download.pytorch.org/whl/cpu"
-                    ),
-                ),
+                "Take the CPU build of the other (of PyTorch: pytorch.org/get-started has the command).",
+                ("python -m pip uninstall -y tensorflow && python -m pip install tensorflow-cpu",),
             ),
             Repair(
                 "Both in one process",

@@ -1,4 +1,4 @@
-"""The page of a condition, as Markdown: the same text in docs/conditions and in `envdoctor explain CODE`."""
+"""The page of a condition, as Markdown."""
 
 from __future__ import annotations
 

@@ -28,12 +28,11 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("A finding stands above this one", "Repair that one.", ("envdoctor check --gpu",)),
             Repair(
                 "None does",
-                "Have the messages explained.",
                 (
-                    "TF_CPP_MAX_VLOG_LEVEL=1 "
-                    + TF_DEVICES
-                    + " 2> tensorflow.log; envdoctor explain tensorflow.log",
+                    'Keep the framework\'s messages: the first line that says "Could not load", "failed '
+                    'call to cuInit" or "Ignoring visible gpu device" is the cause.'
                 ),
+                ("TF_CPP_MAX_VLOG_LEVEL=1 " + TF_DEVICES + " 2> tensorflow.log",),
             ),
             Repair(
                 "Let a program stop rather than go on without",

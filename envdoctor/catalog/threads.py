@@ -43,8 +43,8 @@ CONDITIONS: tuple[Condition, ...] = (
                 "nproc does not see it.",
                 (
                     (
-                        'n="$(awk \'$1 != "max" {print int(($1 + $2 - 1) / $2)}\' '
-                        '/sys/fs/cgroup/cpu.max)"; n="${n:-$(nproc)}"; export OMP_NUM_THREADS="$n" '
+                        'n="$(awk \'$1 != "max" {print int(($1 + $2 - 1) / $2)}\' /sys/fs/cgroup/cpu.max '
+                        '2>/dev/null)"; n="${n:-$(nproc)}"; export OMP_NUM_THREADS="$n" '
                         'OPENBLAS_NUM_THREADS="$n" MKL_NUM_THREADS="$n" TF_NUM_INTRAOP_THREADS="$n" '
                         "TF_NUM_INTEROP_THREADS=2"
                     ),
@@ -116,7 +116,10 @@ CONDITIONS: tuple[Condition, ...] = (
         see=(
             "ulimit -u",
             'ps -L -u "$USER" --no-headers | wc -l',
-            'cat "/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup | tail -n 1)/pids.max"',
+            (
+                'cat "/sys/fs/cgroup$(cut -d: -f3 /proc/self/cgroup | tail -n 1)/pids.max" 2>/dev/null || '
+                "cat /sys/fs/cgroup/pids/pids.max"
+            ),
         ),
         repairs=(
             Repair(

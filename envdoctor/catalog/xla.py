@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from envdoctor.catalog.commands import TF_DEVICES, TF_WITH_CUDA
+from envdoctor.catalog.commands import JAX_DEVICES, TF_DEVICES, TF_WITH_CUDA
 from envdoctor.catalog.condition import Condition, Repair, Severity
 
 CONDITIONS: tuple[Condition, ...] = (
@@ -181,9 +181,10 @@ CONDITIONS: tuple[Condition, ...] = (
         see=(
             "echo \"$XLA_FLAGS\" | tr -s '[:space:]' '\\n'",
             (
-                "XLA_FLAGS=--xla_gpu_autotune_level=x python -c 'import tensorflow as tf; tf.function(lambda "
-                "x: x + 1, jit_compile=True)(1)' 2>&1 | grep -oE -- '--xla_[a-z0-9_]+' | sort -u"
+                "python -c 'import tensorflow as tf; tf.function(lambda x: x + 1, jit_compile=True)(1)' 2>&1 "
+                "| grep -i 'unknown flag'"
             ),
+            JAX_DEVICES,
         ),
         repairs=(
             Repair("This shell", "", ("unset XLA_FLAGS",)),

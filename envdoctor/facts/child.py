@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -96,6 +97,8 @@ class Child:
             os.close(write_end)
             if source is not None:
                 os.close(source)
+        with contextlib.suppress(OSError):  # it ended already, or runs as another user
+            resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
         self._kill = weakref.finalize(self, _kill_and_reap, self._process)
         assert self._process.stdout
         assert self._process.stderr
@@ -169,17 +172,17 @@ def _pump(process: subprocess.Popen[bytes], streams: dict[int, _Stream]) -> None
     still_open = len(streams)
     ended_at: float | None = None
     while still_open:
-        ready = poll.poll(_TICK_SECONDS * 1000)
+        # Asked before the poll: what a child wrote before it ended is then in the pipes.
+        if ended_at is None and _has_ended(process.pid, os.WNOHANG):
+            ended_at = time.monotonic()
+        ready = poll.poll(_TICK_SECONDS * 1000 if ended_at is None else 0)
         for descriptor, _ in ready:
             chunk = os.read(descriptor, _CHUNK)
             streams[descriptor].add(chunk)
             if not chunk:
                 poll.unregister(descriptor)
                 still_open -= 1
-        now = time.monotonic()
-        if ended_at is None and _has_ended(process.pid, os.WNOHANG):
-            ended_at = now
-        if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
+        if ended_at is not None and (not ready or time.monotonic() > ended_at + _DRAIN_SECONDS):
             return
     _has_ended(process.pid, 0)
 

@@ -131,10 +131,9 @@ def _modules(root: Root) -> tuple[str, ...] | Unavailable:
 def _pci(root: Root) -> tuple[PciGpu, ...] | Unavailable:
     try:
         addresses = sorted(root.listdir(_PCI))
-    except FileNotFoundError:
-        return () if root.is_dir("/sys/bus") else Unavailable("/sys is not mounted")
     except OSError as error:
-        return _unreadable(_PCI, error)
+        no_bus = isinstance(error, FileNotFoundError) and os.path.isdir(root.directory + "/sys/bus")
+        return () if no_bus else _unreadable(_PCI, error)
     gpus = []
     for address in addresses:
         try:

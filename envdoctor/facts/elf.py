@@ -47,7 +47,6 @@ _MACHINES = {
     (243, 64, False): "riscv64",
     (258, 64, False): "loongarch64",
 }
-_BIG_ENDIAN = frozenset(name for (_, _, big), name in _MACHINES.items() if big)
 
 
 class ElfError(Exception):
@@ -74,10 +73,6 @@ class _Segment(NamedTuple):
     offset: int
     address: int
     file_size: int
-
-
-def big_endian(machine: str) -> bool:
-    return machine in _BIG_ENDIAN or machine.endswith("_be")
 
 
 def read_elf(path: str) -> ElfObject | NotLoadable:
@@ -121,18 +116,17 @@ class _Headers:
         if header[:4] != b"\x7fELF":
             raise ElfError("invalid ELF header")
         if header[4] not in (1, 2):
-            raise ElfError(f"wrong ELF class: {header[4]}", fatal=False)
+            raise ElfError(f"wrong ELF class: ELFCLASS{header[4]}", fatal=False)
         self.bits = 32 * header[4]
-        self.machine = ""
-        self._check_ident(header)
-        self._order = "<" if header[5] == 1 else ">"
+        self._order = ">" if header[5] == 2 else "<"
         layout = self._order + ("HHIQQQIHHH" if self.bits == 64 else "HHIIIIIHHH")
         fields = struct.unpack_from(layout, header, 16)
         self._type, number, version, _, table, _, _, _, entry_size, count = fields
-        if version != 1:
-            raise self._error("ELF file version does not match current one")
         big = self._order == ">"
         self.machine = _MACHINES.get((number, self.bits, big), f"em_{number}" + "_be" * big)
+        self._check_ident(header)
+        if version != 1:
+            raise self._error("ELF file version does not match current one")
         if self._type not in (_ET_EXEC, _ET_DYN):
             raise self._error("only ET_DYN and ET_EXEC can be loaded")
         if entry_size != (56 if self.bits == 64 else 32):

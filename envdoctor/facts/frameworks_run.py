@@ -37,7 +37,8 @@ class FrameworkChild:
         script = os.path.join(os.path.dirname(__file__), "probes", PROBES[framework])
         self.framework = framework
         self._ends = time.monotonic() + target.timeout
-        self._child: Child = start([target.python, script], target.environment)
+        # -B: a doctor must not change the patient, and __pycache__ is part of it.
+        self._child: Child = start([target.python, "-B", script], target.environment)
 
     def finish(self) -> FrameworkRun | FrameworkCrash:
         """Wait for it, as long as the target's timeout allows; what it said, or how it failed."""

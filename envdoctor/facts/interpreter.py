@@ -110,7 +110,7 @@ def _from_this_process(target: Target) -> Interpreter | None:
 def _from_child(target: Target) -> Interpreter | Unavailable:
     if not target.root.is_live:
         return _from_layout(target)
-    outcome = start([target.python, "-c", _ASK], target.environment).finish(_ASK_SECONDS)
+    outcome = start([target.python, "-B", "-c", _ASK], target.environment).finish(_ASK_SECONDS)
     named = f"{target.chosen_by} names {target.python!r}, which"
     try:
         answer = msgspec.json.decode(outcome.stdout.strip().rsplit(b"\n", 1)[-1], type=_Answer)

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from msgspec.structs import replace
 
-from envdoctor.facts.elf import big_endian
 from envdoctor.facts.loader_disk import DiskView
 from envdoctor.facts.loader_model import (
     LINK_LOOP,
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["DiskView", "OutsideWorld", "Process", "RecordedView", "View"]
 
 _STRERROR = {LINK_LOOP: "Too many levels of symbolic links", PERMISSION_DENIED: "Permission denied"}
+_WRONG_CLASS = "wrong ELF class: ELFCLASS"
 _TOKEN = re.compile(r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})")
 
 
@@ -156,7 +156,6 @@ class _Node:
 class _Refused:
     outcome: str
     fatal: bool = False
-    other_class: bool = False
 
 
 class _Failed(Exception):  # noqa: N818
@@ -290,7 +289,7 @@ class Process:
         self, name: str, asking: _Loaded, attempts: list[Attempt]
     ) -> tuple[str, str, ElfObject, Rule]:
         """The first file that `open_verify` accepts. What it passed over goes into `attempts`."""
-        other_class = ""
+        other_class = False
         for rule, directories in self._places(name, asking):
             for paths in directories:
                 outcome = ""
@@ -302,14 +301,13 @@ class Process:
                     attempts.append(Attempt(path=path, rule=rule, outcome=outcome))
                     if found.fatal:
                         raise _Failed(f"{path}: {outcome}")
-                    if found.other_class:
-                        other_class = outcome
+                    other_class = other_class or outcome.startswith(_WRONG_CLASS)
                 # `open_path`: ENOENT, ENOTDIR and EACCES go on to the next directory, any other errno ends
                 # this list of directories, and the next rule has its turn.
                 if outcome == LINK_LOOP:
                     break
         if other_class:
-            raise _Failed(f"{name}: {other_class}")
+            raise _Failed(f"{name}: {_WRONG_CLASS}{96 - self._view.bits}")
         reason = _STRERROR.get(attempts[-1].outcome if attempts else "", "No such file or directory")
         raise _Failed(f"{name}: cannot open shared object file: {reason}")
 
@@ -405,10 +403,8 @@ class Process:
         found = self._view.object(entry.real)
         bits, machine = self._view.bits, self._view.machine
         if found.bits and found.bits != bits:
-            return _Refused(f"wrong ELF class: ELFCLASS{found.bits}", other_class=True)
-        if found.machine and big_endian(found.machine) != big_endian(machine):
-            order = "big" if big_endian(machine) else "little"
-            return _Refused(f"ELF file data encoding not {order}-endian", fatal=True)
+            return _Refused(f"{_WRONG_CLASS}{found.bits}")
+        # Upstream calls another byte order fatal; Debian and Ubuntu compare machines first. So does this.
         if found.machine and found.machine != machine:
             return _Refused(f"for another machine: {found.machine}")
         if isinstance(found, NotLoadable):

@@ -130,19 +130,19 @@ _optional_path = st.none() | _paths()
 libraries = st.builds(
     Library,
     soname=st.sampled_from(("", *NAMES)),
-    needed=st.lists(_wanted | _origin_path | _wanted, max_size=2).map(tuple),
+    needed=st.just(()) | st.lists(_wanted | _origin_path | _wanted, max_size=2).map(tuple),
     rpath=_optional_path,
     runpath=st.none() | _optional_path,
     nodeflib=st.sampled_from((False, False, False, True)),
 )
 _contents = st.one_of(
-    libraries,
-    libraries,
-    libraries,
+    *[libraries] * 6,
     st.sampled_from((*FAULTS, "directory")),
     st.sampled_from(LINKS).map(Link),
 )
-_places = st.tuples(st.sampled_from(DIRECTORIES), st.sampled_from((*NAMES, SYSTEM)))
+_places = st.tuples(
+    st.sampled_from((*DIRECTORIES[:3], *DIRECTORIES[:3], *DIRECTORIES)), st.sampled_from((*NAMES, SYSTEM))
+)
 _cached = st.tuples(
     st.sampled_from(NAMES),
     st.sampled_from(tuple(f"{{top}}/{d}/{n}" for d in DIRECTORIES[:3] for n in NAMES[:2])),
@@ -153,7 +153,7 @@ _cached = st.tuples(
 @st.composite
 def environments(draw: st.DrawFn) -> dict[str, str]:
     found = {}
-    library_path = draw(st.none() | _paths(separators=":;") | st.just(""))
+    library_path = draw(st.none() | st.just("") | st.one_of(*[_paths(separators=":;")] * 3))
     if library_path is not None:
         found["LD_LIBRARY_PATH"] = library_path
     preload = draw(st.lists(st.sampled_from((*NAMES, "{top}/d0/liba.so.1", MISSING)), max_size=2))
@@ -164,9 +164,9 @@ def environments(draw: st.DrawFn) -> dict[str, str]:
 
 layouts = st.builds(
     Layout,
-    files=st.dictionaries(_places, _contents, min_size=4, max_size=12),
-    search=st.none() | st.tuples(st.sampled_from(("rpath", "runpath")), _paths()),
-    needed=st.lists(_wanted, max_size=2, unique=True).map(tuple) | st.just(()),
+    files=st.dictionaries(_places, _contents, min_size=8, max_size=18),
+    search=st.none() | st.tuples(st.sampled_from(("rpath", "rpath", "runpath")), _paths()),
+    needed=st.just(()) | st.just(()) | st.lists(_wanted, max_size=2, unique=True).map(tuple),
     environment=environments(),
     cache=st.none() | st.lists(_cached, max_size=6, unique_by=lambda e: (e[0], e[2])).map(tuple),
     requests=st.lists(

@@ -65,8 +65,8 @@ class Step:
     log: str = ""
 
 
-def build_program(directory: str) -> bytes:
-    """Compile the driver once, with placeholders for its search path and two needs."""
+def build_program(directory: str) -> str:
+    """Compile the driver, with placeholders for its search path and two needs. Its path."""
     source = os.path.join(directory, "driver.c")
     with open(source, "w") as file:
         file.write(_SOURCE)
@@ -77,8 +77,7 @@ def build_program(directory: str) -> bytes:
     command += ["-Wl,--no-as-needed", *(os.path.join(directory, name) for name in NEED_PLACEHOLDERS)]
     command += [f"-Wl,--disable-new-dtags,-rpath,{RPATH_PLACEHOLDER}", "-ldl"]
     subprocess.run(command, check=True)
-    with open(os.path.join(directory, "driver"), "rb") as program:
-        return program.read()
+    return os.path.join(directory, "driver")
 
 
 def program(image: bytes, search: tuple[str, str] | None = None, needed: Sequence[str] = ()) -> bytes:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).parent
-FLAGS = ("-shared", "-fPIC", "-O0", "-Wall", "-Werror", "-Wl,--no-as-needed")
+# -nostdlib: no DT_NEEDED for libc, which is not below a machine's root; whoever loads them has it already.
+FLAGS = ("-shared", "-fPIC", "-O0", "-Wall", "-Werror", "-nostdlib", "-Wl,--no-as-needed")
 
 
 @functools.cache
@@ -38,7 +39,9 @@ def compile_library(
     `needed` are SONAMEs for DT_NEEDED, which need not exist; `rpath` writes DT_RPATH instead of RUNPATH.
     """
     texts = [*(s.read_text() for s in sources), (HERE / "simulated.h").read_text()]
-    key = hashlib.sha256(repr((texts, soname, header, needed, runpath, rpath, FLAGS)).encode()).hexdigest()[:24]
+    key = hashlib.sha256(repr((texts, soname, header, needed, runpath, rpath, FLAGS)).encode()).hexdigest()[
+        :24
+    ]
     compiled = _cache() / key
     if not compiled.exists():
         _compile(compiled, sources, soname, header, needed, runpath, rpath=rpath)

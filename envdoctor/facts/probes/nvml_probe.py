@@ -58,7 +58,9 @@ def describe_gpu(nvml, index):
         "name": text(nvml.nvmlDeviceGetName(handle)),
         "uuid": text(nvml.nvmlDeviceGetUUID(handle)),
         "pci_address": guarded(nvml, lambda: text(nvml.nvmlDeviceGetPciInfo_v3(handle).busId)),
-        "compute_capability": guarded(nvml, lambda: "%d.%d" % nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+        "compute_capability": guarded(
+            nvml, lambda: "%d.%d" % nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        ),
     }
     memory = guarded(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     known = not isinstance(memory, dict)

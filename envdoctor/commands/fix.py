@@ -13,7 +13,7 @@ from envdoctor.diagnose import Diagnosis, diagnose
 from envdoctor.errors import UsageError
 from envdoctor.facts.gather import gather
 from envdoctor.facts.model import Facts
-from envdoctor.fixes.executor import apply
+from envdoctor.fixes.executor import apply, recover
 from envdoctor.fixes.exports import shell_line
 from envdoctor.fixes.journal import state_directory
 from envdoctor.fixes.placing import FixError
@@ -38,6 +38,10 @@ class Options:
 
 def run_fix(target: Target, options: Options, terminal: Terminal) -> int:
     """0: nothing to do, or done and checked; 1: not repaired, or (dry run with --exit-code) pending."""
+    state = "" if options.dry_run else state_directory(os.environ)
+    if state:
+        for undone in recover(state):  # before the facts are read: they would show what is half done
+            click.echo(f"Rolled back {undone.journal}, which had been interrupted.", err=True)
     facts = gather(target, quick=True)
     diagnosis = diagnose(facts)
     proposal = propose(
@@ -54,7 +58,7 @@ def run_fix(target: Target, options: Options, terminal: Terminal) -> int:
     if not options.yes:
         _ask()
     try:
-        applied = apply(proposal.plan, state_directory(os.environ))
+        applied = apply(proposal.plan, state)
     except FixError as error:
         if options.as_json:
             _print_json(facts, diagnosis, proposal, changed=False, failed=True, msg=str(error))

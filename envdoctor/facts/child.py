@@ -74,41 +74,38 @@ class Child:
     def __init__(self, argv: Sequence[str], environment: Mapping[str, str], stdin: bytes) -> None:
         self.started = time.monotonic()
         self._outcome: Outcome | None = None
-        read_end, write_end = os.pipe()
-        source = _memory_file(stdin) if stdin else None
+        pipes = [os.pipe() for _ in ("result", "stdout", "stderr")]
+        (result, stdout, stderr), (write_result, write_stdout, write_stderr) = zip(*pipes, strict=True)
+        source = _memory_file(stdin) if stdin else os.open(os.devnull, os.O_RDONLY)
         try:
             self._process = subprocess.Popen(
-                [*argv, str(write_end)],
-                stdin=subprocess.DEVNULL if source is None else source,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                bufsize=0,
+                [*argv, str(write_result)],
+                stdin=source,
+                stdout=write_stdout,
+                stderr=write_stderr,
                 env=dict(environment),
-                pass_fds=(write_end,),
+                pass_fds=(write_result,),
                 start_new_session=True,
             )
         except (OSError, ValueError) as error:  # ValueError: a NUL or "=" where none may be
-            os.close(read_end)
+            for descriptor in (result, stdout, stderr):
+                os.close(descriptor)
             self._outcome = Outcome(
                 error=(error.strerror if isinstance(error, OSError) else "") or str(error)
             )
             return
         finally:
-            os.close(write_end)
-            if source is not None:
-                os.close(source)
+            for descriptor in (write_result, write_stdout, write_stderr, source):
+                os.close(descriptor)
         with contextlib.suppress(OSError):  # it ended already, or runs as another user
             resource.prlimit(self._process.pid, resource.RLIMIT_CORE, (0, 0))  # a crash leaves no file behind
         self._kill = weakref.finalize(self, _kill_and_reap, self._process)
-        assert self._process.stdout
-        assert self._process.stderr
         self._streams = {
-            read_end: _Stream(HEAD_BYTES, 0),
-            self._process.stdout.fileno(): _Stream(HEAD_BYTES, 0),
-            self._process.stderr.fileno(): _Stream(STDERR_BYTES, STDERR_BYTES),
+            result: _Stream(HEAD_BYTES, 0),
+            stdout: _Stream(HEAD_BYTES, 0),
+            stderr: _Stream(STDERR_BYTES, STDERR_BYTES),
         }
-        self._read_end = read_end
-        self._pump = threading.Thread(target=_pump, args=(self._process, self._streams), daemon=True)
+        self._pump = threading.Thread(target=_pump, args=(self._process.pid, self._streams), daemon=True)
         self._pump.start()
 
     def finish(self, deadline_s: float) -> Outcome:
@@ -123,11 +120,6 @@ class Child:
         self._kill()
         self._pump.join(REAP_SECONDS)
         code = self._process.returncode
-        if not self._pump.is_alive():
-            os.close(self._read_end)
-            for pipe in (self._process.stdout, self._process.stderr):
-                if pipe:
-                    pipe.close()
         result, stdout, stderr = (stream.value() for stream in self._streams.values())
         return Outcome(
             result=result,
@@ -164,27 +156,36 @@ class _Stream:
         return bytes(self._head) + gap + self._tail
 
 
-def _pump(process: subprocess.Popen[bytes], streams: dict[int, _Stream]) -> None:
-    """Empty the pipes until the child has ended. Who holds them open after that is not waited for."""
+def _pump(pid: int, streams: dict[int, _Stream]) -> None:
+    """Empty the pipes until the child has ended, and close them."""
+    try:
+        _read_all(pid, streams)
+    finally:
+        for descriptor in streams:
+            os.close(descriptor)
+    _has_ended(pid, 0)
+
+
+def _read_all(pid: int, streams: dict[int, _Stream]) -> None:
+    """To the end of every pipe; who holds one open after the child has ended is not waited for."""
     poll = select.poll()
     for descriptor in streams:
         poll.register(descriptor, select.POLLIN)
     still_open = len(streams)
     ended_at: float | None = None
     while still_open:
-        # Asked before the poll: what a child wrote before it ended is then in the pipes.
-        if ended_at is None and _has_ended(process.pid, os.WNOHANG):
-            ended_at = time.monotonic()
-        ready = poll.poll(_TICK_SECONDS * 1000 if ended_at is None else 0)
+        ready = poll.poll(_TICK_SECONDS * 1000)
         for descriptor, _ in ready:
             chunk = os.read(descriptor, _CHUNK)
             streams[descriptor].add(chunk)
             if not chunk:
                 poll.unregister(descriptor)
                 still_open -= 1
-        if ended_at is not None and (not ready or time.monotonic() > ended_at + _DRAIN_SECONDS):
+        now = time.monotonic()
+        if ended_at is None and _has_ended(pid, os.WNOHANG):
+            ended_at = now
+        if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
             return
-    _has_ended(process.pid, 0)
 
 
 def _has_ended(pid: int, flags: int) -> bool:

@@ -13,8 +13,7 @@ from __future__ import annotations
 import posixpath
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -24,111 +23,22 @@ from envdoctor.facts.loader_model import (
     PERMISSION_DENIED,
     Attempt,
     ElfObject,
-    Entry,
     Lookup,
     NotLoadable,
     Rule,
-    stem,
 )
+from envdoctor.facts.loader_view import OutsideWorld, RecordedView, View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from envdoctor.facts.loader_model import CacheEntry, LibraryWorld
+    from envdoctor.facts.loader_model import CacheEntry
 
 __all__ = ["DiskView", "OutsideWorld", "Process", "RecordedView", "View"]
 
 _STRERROR = {LINK_LOOP: "Too many levels of symbolic links", PERMISSION_DENIED: "Permission denied"}
 _WRONG_CLASS = "wrong ELF class: ELFCLASS"
 _TOKEN = re.compile(r"\$(?:(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_])|\{(ORIGIN|LIB|PLATFORM)\})")
-
-
-class OutsideWorld(Exception):  # noqa: N818  an answer that the view does not have, not an error
-    """The look-up needs something that was not recorded; the message says what."""
-
-
-class View(Protocol):
-    """The world as a look-up sees it. Any method may raise OutsideWorld."""
-
-    @property
-    def machine(self) -> str: ...
-    @property
-    def bits(self) -> int: ...
-    @property
-    def hwcaps(self) -> tuple[str, ...]: ...
-    @property
-    def cache(self) -> tuple[CacheEntry, ...]: ...
-    @property
-    def cache_problem(self) -> str: ...
-    @property
-    def default_directories(self) -> tuple[str, ...]: ...
-
-    def directory(self, path: str) -> str:
-        """The real path of a directory; "" where there is none."""
-
-    def entry(self, directory: str, name: str) -> Entry | None:
-        """A name in a real directory; None where there is no such name."""
-
-    def object(self, real: str) -> ElfObject | NotLoadable: ...
-
-
-class RecordedView:
-    """The world as it was recorded; it knows what it does not know."""
-
-    def __init__(self, world: LibraryWorld) -> None:
-        self._world = world
-        self.machine = world.machine
-        self.bits = world.bits
-        self.hwcaps = world.hwcaps
-        self.cache = world.cache
-        self.cache_problem = world.cache_problem
-        self.default_directories = world.default_directories
-
-    def directory(self, path: str) -> str:
-        """As recorded for this spelling, or for another spelling of the same directory.
-
-        A link that a repair would make is a new $ORIGIN, and so a new spelling of directories that were
-        recorded under others. `..` is the parent of the real directory, as the kernel has it.
-        """
-        world = self._world
-        here = ""
-        for part in path.split("/") if path not in world.aliases else ():
-            if part == "..":
-                here = posixpath.dirname(self._known(here, path))
-            elif part not in ("", "."):
-                here = f"{here}/{part}"
-        return self._known(here or path, path)
-
-    def _known(self, here: str, path: str) -> str:
-        if here in self._world.aliases:
-            return self._world.aliases[here]
-        if here in self._parents:
-            return here
-        raise OutsideWorld(f"the directory {path} was not recorded")
-
-    @cached_property
-    def _parents(self) -> frozenset[str]:
-        """The real directories that were recorded, and those above them."""
-        found: set[str] = set()
-        for directory in self._world.listings:
-            while directory not in found:
-                found.add(directory)
-                directory = posixpath.dirname(directory)
-        return frozenset(found)
-
-    def entry(self, directory: str, name: str) -> Entry | None:
-        listing = self._world.listings.get(directory)
-        if listing is None:
-            raise OutsideWorld(f"the directory {directory} was not recorded")
-        if name not in listing and stem(name) not in self._world.stems:
-            raise OutsideWorld(f"no names like {name} were recorded")
-        return listing.get(name)
-
-    def object(self, real: str) -> ElfObject | NotLoadable:
-        found = self._world.objects.get(real)
-        if found is None:
-            raise OutsideWorld(f"the file {real} was not recorded")
-        return found
 
 
 @dataclass(eq=False)
@@ -290,11 +200,14 @@ class Process:
     ) -> tuple[str, str, ElfObject, Rule]:
         """The first file that `open_verify` accepts. What it passed over goes into `attempts`."""
         other_class = False
+        defaults = self._default_prefixes()
         for rule, directories in self._places(name, asking):
             for paths in directories:
                 outcome = ""
                 for path in paths:
                     found = self._examine(path)
+                    if rule is Rule.CACHE and asking.elf.nodeflib and path.startswith(defaults):
+                        found = _Refused("DF_1_NODEFLIB excludes the default directories")
                     if not isinstance(found, _Refused):
                         return path, *found, rule
                     outcome = found.outcome
@@ -323,7 +236,7 @@ class Process:
         yield Rule.LD_LIBRARY_PATH, self._paths(self._library_path, name)
         yield Rule.RUNPATH, self._paths(self._directories(elf.runpath, asking), name)
         cached = self._in_cache(name)
-        if cached and not (elf.nodeflib and cached.startswith(self._default_prefixes())):
+        if cached:
             yield Rule.CACHE, [[cached]]
         if not elf.nodeflib:
             yield Rule.DEFAULT, self._paths(self._default_prefixes(), name)

@@ -1,12 +1,10 @@
-"""Hypothesis strategies for library layouts: what a user, a wheel or a bad installation leaves on a disk."""
+"""Layouts of libraries: what a user, a wheel or a bad installation leaves on a disk."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-
-from hypothesis import strategies as st
+import random
+from dataclasses import dataclass
 
 from tests.facts.elf_factory import (
     EM_386,
@@ -29,7 +27,6 @@ DIRECTORIES = (
 )
 NAMES = ("liba.so.1", "libb.so.1", "libc0.so.2", "libd.so")
 SYSTEM = "libm.so.6"  # in the default directories, and not in the driver
-MISSING = "libmissing.so.9"
 
 # Elements of search paths; {top} is the layout's directory. Some are spelled in two ways.
 ELEMENTS = (
@@ -59,7 +56,6 @@ LINKS = (
     "{name}",
     "../nowhere/{name}",
     "{top}/d2/liba.so.1",
-    "../a-file/x",
 )
 
 
@@ -94,7 +90,6 @@ class Layout:
     environment: dict[str, str]
     cache: tuple[tuple[str, str, str], ...] | None
     requests: tuple[tuple[int, str], ...]  # who asks (of what is loaded by then), for what
-    top: str = field(default="", compare=False)
 
     def write(self, top: str) -> None:
         for directory in DIRECTORIES:
@@ -114,63 +109,67 @@ class Layout:
                     out.write(content.image(top) if isinstance(content, Library) else FAULTS[content])
 
 
-def _paths(elements: Sequence[str] = ELEMENTS, separators: str = ":") -> st.SearchStrategy[str]:
-    part = st.sampled_from(elements)
-    joined = st.tuples(st.lists(part, min_size=1, max_size=4), st.sampled_from(separators))
-    return joined.map(lambda both: both[1].join(both[0]))
+def layout(seed: int) -> Layout:
+    """A layout from a number: strategies would make far less of it succeed (they prefer what is small)."""
+    pick = random.Random(seed)
+    files: dict[tuple[str, str], Library | Link | str] = {}
+    for _ in range(pick.randint(6, 22)):
+        place = pick.choice((*DIRECTORIES[:3] * 3, *DIRECTORIES)), pick.choice((*NAMES, *NAMES, SYSTEM))
+        files[place] = _content(pick)
+    cache = [
+        (pick.choice(NAMES), f"{{top}}/{pick.choice(DIRECTORIES[:3])}/{pick.choice(NAMES)}", _hwcap(pick))
+        for _ in range(pick.randint(0, 6))
+    ]
+    return Layout(
+        files=files,
+        search=pick.choice((None, ("rpath", _path(pick)), ("runpath", _path(pick)))),
+        needed=tuple(_names(pick, 2)) if pick.random() < 0.4 else (),
+        environment=_environment(pick),
+        cache=tuple({entry[::2]: entry for entry in cache}.values()) if pick.random() < 0.5 else None,
+        requests=tuple((pick.randint(0, 9), _request(pick)) for _ in range(pick.randint(1, 6))),
+    )
 
 
-_wanted = st.sampled_from((*NAMES, *NAMES, SYSTEM))
-_by_path = st.sampled_from(
-    ("{top}/d0/liba.so.1", "{top}/d1/libb.so.1", "d2/libc0.so.2", "{top}/to-d1/liba.so.1")
-)
-_origin_path = st.sampled_from(("$ORIGIN/libb.so.1", "$ORIGIN/../d0/libc0.so.2"))
-_optional_path = st.none() | _paths()
-
-libraries = st.builds(
-    Library,
-    soname=st.sampled_from(("", *NAMES)),
-    needed=st.just(()) | st.lists(_wanted | _origin_path | _wanted, max_size=2).map(tuple),
-    rpath=_optional_path,
-    runpath=st.none() | _optional_path,
-    nodeflib=st.sampled_from((False, False, False, True)),
-)
-_contents = st.one_of(
-    *[libraries] * 6,
-    st.sampled_from((*FAULTS, "directory")),
-    st.sampled_from(LINKS).map(Link),
-)
-_places = st.tuples(
-    st.sampled_from((*DIRECTORIES[:3], *DIRECTORIES[:3], *DIRECTORIES)), st.sampled_from((*NAMES, SYSTEM))
-)
-_cached = st.tuples(
-    st.sampled_from(NAMES),
-    st.sampled_from(tuple(f"{{top}}/{d}/{n}" for d in DIRECTORIES[:3] for n in NAMES[:2])),
-    st.sampled_from(("", "", "x86-64-v2", "x86-64-v3", "odd")),
-)
+def _content(pick: random.Random) -> Library | Link | str:
+    kind = pick.random()
+    if kind < 0.12:
+        return pick.choice((*FAULTS, "directory"))
+    if kind < 0.27:
+        return Link(pick.choice(LINKS))
+    return Library(
+        soname=pick.choice(("", *NAMES)),
+        needed=tuple(_names(pick, 2)),
+        rpath=_path(pick) if pick.random() < 0.3 else None,
+        runpath=_path(pick) if pick.random() < 0.4 else pick.choice((None, None, None, "")),
+        nodeflib=pick.random() < 0.1,
+    )
 
 
-@st.composite
-def environments(draw: st.DrawFn) -> dict[str, str]:
+def _names(pick: random.Random, most: int) -> list[str]:
+    names = (*NAMES * 3, SYSTEM, "$ORIGIN/libb.so.1", "$ORIGIN/../d0/libc0.so.2")
+    return [pick.choice(names) for _ in range(pick.randint(0, most))]
+
+
+def _path(pick: random.Random, separator: str = ":") -> str:
+    return separator.join(pick.choice(ELEMENTS) for _ in range(pick.randint(1, 5)))
+
+
+def _hwcap(pick: random.Random) -> str:
+    return pick.choice(("", "", "x86-64-v2", "x86-64-v3", "odd"))
+
+
+def _request(pick: random.Random) -> str:
+    by_path = ("{top}/d0/liba.so.1", "{top}/d1/libb.so.1", "d2/libc0.so.2", "{top}/to-d1/liba.so.1")
+    return pick.choice(
+        (*NAMES * 4, SYSTEM, "libmissing.so.9", *by_path, "$ORIGIN/libb.so.1", "$ORIGIN/../d0/libd.so")
+    )
+
+
+def _environment(pick: random.Random) -> dict[str, str]:
     found = {}
-    library_path = draw(st.none() | st.just("") | st.one_of(*[_paths(separators=":;")] * 3))
-    if library_path is not None:
-        found["LD_LIBRARY_PATH"] = library_path
-    preload = draw(st.lists(st.sampled_from((*NAMES, "{top}/d0/liba.so.1", MISSING)), max_size=2))
-    if preload and draw(st.booleans()):
-        found["LD_PRELOAD"] = draw(st.sampled_from(" :")).join(preload)
+    if pick.random() < 0.6:
+        found["LD_LIBRARY_PATH"] = pick.choice(("", _path(pick), _path(pick), _path(pick, ";")))
+    if pick.random() < 0.25:
+        preload = (*NAMES, "{top}/d0/liba.so.1", "libmissing.so.9")
+        found["LD_PRELOAD"] = pick.choice(" :").join(pick.choice(preload) for _ in range(pick.randint(1, 2)))
     return found
-
-
-layouts = st.builds(
-    Layout,
-    files=st.dictionaries(_places, _contents, min_size=8, max_size=18),
-    search=st.none() | st.tuples(st.sampled_from(("rpath", "rpath", "runpath")), _paths()),
-    needed=st.just(()) | st.just(()) | st.lists(_wanted, max_size=2, unique=True).map(tuple),
-    environment=environments(),
-    cache=st.none() | st.lists(_cached, max_size=6, unique_by=lambda e: (e[0], e[2])).map(tuple),
-    requests=st.lists(
-        st.tuples(st.integers(0, 5), _wanted | _wanted | _by_path | _origin_path | st.just(MISSING)),
-        max_size=4,
-    ).map(tuple),
-)

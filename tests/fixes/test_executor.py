@@ -606,7 +606,6 @@ def test_sigkill_before_every_system_call_of_apply_leaves_a_state_that_recover_e
         assert snapshot(env, directory_times=False) == {
             name: (*row[:-1], row[-1] if not is_directory(row) else 0) for name, row in before.items()
         }
-    print("PTS apply", ends)
     assert ends["before"] >= 200
     assert ends["after"] >= 1
 
@@ -639,7 +638,6 @@ def test_sigkill_before_every_writing_call_of_undo_leaves_a_state_that_recover_e
             ends["before"] += 1
     assert ends["before"] >= 30
     assert ends["after"] >= 1
-    print("PTS undo", ends)
 
 
 # Calls that only make sure of what others wrote (fsync, close) leave the disk as the next call finds it.
@@ -697,7 +695,6 @@ def test_a_process_killed_by_the_kernel_at_each_writing_system_call_is_recovered
             seen[match[1]] = seen.get(match[1], 0) + 1
             if str(shm) in line:
                 points.append((match[1], seen[match[1]]))
-    print("PTS", len(points), seen)
     assert len(points) > 30
     for number, (call, count) in enumerate(points):
         root = shm / f"run{number}"

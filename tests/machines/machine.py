@@ -21,12 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.machines.compile import stub_library
+from tests.machines.compile import stub_library, stub_program
 from tests.machines.drivers import RTX_4090, SimulatedGpu, driver_libraries
 from tests.machines.wheels import AND_CUDA, CAPABILITIES, CC_RUNPATH, FRAMEWORK_RUNPATH, WHEELS, Wheel
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
-NODES = {"nvidiactl": 255, "nvidia-uvm": 0, "nvidia-modeset": 254}  # minor numbers; GPUs count from 0
+# Major and minor; GPUs count from (195, 0). nvidia-uvm has a major of its own, given at load time.
+NODES = {"nvidiactl": (195, 255), "nvidia-modeset": (195, 254), "nvidia-uvm": (511, 0)}
 CHECK_SECONDS = 120
 
 
@@ -188,19 +189,23 @@ class Machine:
         if driver:
             self.link(f"{base}/driver", f"../../drivers/{driver}")
 
-    def nodes(self, gpus: int = 1, *, mode: int = 0o666, without: Iterable[str] = ()) -> Machine:
-        """The device nodes; plain files where this user may make no others."""
-        minors = {**{f"nvidia{index}": index for index in range(gpus)}, **NODES}
-        for name, minor in minors.items():
+    def nodes(
+        self, gpus: int = 1, *, mode: int = 0o666, owner: int | None = None, without: Iterable[str] = ()
+    ) -> Machine:
+        """The device nodes; plain files where this user may make no others. `owner` needs root."""
+        numbers = {f"nvidia{index}": (195, index) for index in range(gpus)} | NODES
+        for name, number in numbers.items():
             node = self.path(f"/dev/{name}")
             node.unlink(missing_ok=True)
             if name in without:
                 continue
             try:
-                os.mknod(node, stat.S_IFCHR, os.makedev(195, minor))
+                os.mknod(node, stat.S_IFCHR, os.makedev(*number))
             except PermissionError:
                 node.touch()
             node.chmod(mode)
+            if owner is not None:
+                os.chown(node, owner, owner)
         return self
 
     # --- Python -------------------------------------------------------------------------------------
@@ -222,7 +227,7 @@ class Machine:
         minor = ".".join(version.split(".")[:2])
         base = f"/usr/bin/python{minor}"
         if not self.path(base).exists():
-            self.file(base, "#!/bin/sh\necho this interpreter is simulated >&2\nexit 1\n", mode=0o755)
+            stub_program(self.path(base))
         self.prefix = prefix
         self.path(f"{prefix}/lib/python{minor}/site-packages").mkdir(parents=True)
         self.file(

@@ -193,7 +193,7 @@ def _other_version(code: str, needs: list[Need], libraries: FrameworkLibraries, 
         code=code,
         subject=_names(needs),
         framework=libraries.framework.name,
-        message=f"{title(libraries.framework)} asks for {_names(needs)}; installed is another version: {there}",
+        message=f"{title(libraries.framework)} asks for {_names(needs)}; another version is here: {there}",
         evidence=(
             *_lookup_evidence(needs[0].lookup),
             *(Evidence("installed", c.path, c.kind) for n in needs for c in n.candidates if not c.problem),
@@ -267,7 +267,7 @@ _FINDING = {
 
 
 def _lookup_evidence(lookup: Lookup) -> tuple[Evidence, ...]:
-    """Who asks, and where was looked, in the loader's order: a RUNPATH of eighteen directories is one item."""
+    """Who asks, and where was looked, in the loader's order; a long RUNPATH is one item."""
     places: dict[Rule, dict[str, None]] = {rule: {} for rule in Rule}
     for attempt in lookup.attempts:
         places[attempt.rule][_directory(attempt.path)] = None

@@ -66,7 +66,7 @@ _TARGET_OPTIONS = (
     click.option(
         "--python",
         metavar="PY",
-        help="Interpreter to examine: a path, an environment's directory or a command. Default: $VIRTUAL_ENV, "
+        help="Interpreter to examine: a path, an environment or a command. Default: $VIRTUAL_ENV, "
         "$CONDA_PREFIX, then the one envdoctor runs in.",
     ),
     click.option("--root", metavar="DIR", help="Judge the file tree below DIR; nothing in it is executed."),

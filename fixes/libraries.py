@@ -52,7 +52,7 @@ def links(facts: Facts, finding: Finding) -> Iterator[Repair]:
 
 
 def exports(facts: Facts, finding: Finding) -> Iterator[Repair]:
-    """One LD_LIBRARY_PATH export, in the environment's activation scripts or, for a system Python, printed."""
+    """One LD_LIBRARY_PATH export, in the environment's activation scripts; for a system Python, printed."""
     interpreter = facts.interpreter
     _, needs = _concerned(facts, finding)
     chosen = [_choice(need) for need in needs]

@@ -207,7 +207,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
             Repair(
                 "PyTorch",
-                "A build for CUDA 12.8 (cu128) or later has Blackwell: pytorch.org/get-started has the command.",
+                "The builds for CUDA 12.8 (cu128) have Blackwell: pytorch.org/get-started has the command.",
             ),
             Repair("JAX", "", ("python -m pip install --upgrade 'jax[cuda13]'",)),
         ),

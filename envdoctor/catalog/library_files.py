@@ -164,7 +164,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("TF-TRT is not used", "Nothing to do."),
             Repair(
                 "TF-TRT is used",
-                "A TensorFlow with TensorRT is in NVIDIA's own container (NGC, tensorflow 25.02 and earlier).",
+                "NVIDIA's own container has a TensorFlow with it (NGC, tensorflow 25.02 and earlier).",
             ),
         ),
         sources=("TensorFlow 2.18 release notes", "dlopen names of the TensorFlow 2.15 to 2.17 wheels"),

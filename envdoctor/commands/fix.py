@@ -152,7 +152,8 @@ def _to_do(proposal: Proposal, target: Target) -> list[str]:
             continue
         if action.destination is Destination.PRINT:
             lines.append(
-                f"Run this, or put it in your shell's start-up file: {shell_line(action.variable, action.prepend)}"
+                "Run this, or put it in your shell's start-up file: "
+                + shell_line(action.variable, action.prepend)
             )
         else:
             prefix = os.path.dirname(os.path.dirname(target.python))

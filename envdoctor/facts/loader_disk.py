@@ -248,15 +248,25 @@ class DiskView:
             directory: {name: entry for name, entry in self._entries.get(directory, {}).items() if entry}
             for directory in self._names
         }
+        aliases = dict(self._aliases)
+        for path, real in self._aliases.items():
+            if not real:  # under its plain name too, whichever way another look-up would spell it
+                aliases.setdefault(self._plain(path), "")
         return LibraryWorld(
             machine=self.machine,
             bits=self.bits,
             stems=frozenset(self._stems),
             hwcaps=self.hwcaps,
-            aliases=dict(self._aliases),
+            aliases=aliases,
             listings=listings,
             objects=dict(self._objects),
             cache=self.cache,
             cache_problem=self.cache_problem,
             default_directories=self.default_directories,
         )
+
+    def _plain(self, path: str) -> str:
+        try:
+            return self._root.realpath(path)
+        except OSError:
+            return path

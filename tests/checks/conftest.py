@@ -19,7 +19,7 @@ def workstation(
     supports: str = "12.4",
     gpus: tuple[SimulatedGpu, ...] = (RTX_4090,),
 ) -> Machine:
-    """A driver, a GPU, a venv with TensorFlow 2.21 and its wheels, and the link that lets it find cusolver."""
+    """A driver, a GPU, a venv with TensorFlow 2.21 and its wheels, and the link that shows it cusolver."""
     machine = Machine(root).os("ubuntu", "24.04").kernel("6.8.0-45-generic").cpus(8)
     machine.driver(version, supports=supports, gpus=gpus)
     machine.venv().tensorflow().nvidia_wheels()

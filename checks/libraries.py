@@ -119,15 +119,19 @@ def check_cudnn_version(facts: Facts) -> Iterator[Finding | Unknown]:
 def check_tensorrt(facts: Facts) -> Iterator[Finding]:
     """Optional: only TF-TRT uses it."""
     for libraries in _wanted(facts):
-        missing = [n for n in libraries.needs if stem(n.soname) == "libnvinfer" and not n.lookup.ok]
-        if missing and not any(stem(n.soname) == "libnvinfer" and n.lookup.ok for n in libraries.needs):
-            yield Finding(
-                code="LIB010",
-                subject=missing[0].soname,
-                framework=libraries.framework.name,
-                message=f"TensorRT ({missing[0].soname}) is not found: harmless unless TF-TRT is used",
-                evidence=_lookup_evidence(missing[0].lookup),
-            )
+        asked = [n for n in libraries.needs if stem(n.soname) in {"libnvinfer", "libnvinfer_plugin"}]
+        missing = [n for n in asked if not n.lookup.ok]
+        if not missing:
+            continue
+        others = [c for n in missing for c in n.candidates if not c.problem]
+        here = f"; another version is here: {', '.join(c.path for c in others)}" if others else ""
+        yield Finding(
+            code="LIB010",
+            subject=_names(missing),
+            framework=libraries.framework.name,
+            message=f"TensorRT ({_names(missing)}) is not found: harmless unless TF-TRT is used{here}",
+            evidence=_lookup_evidence(missing[0].lookup),
+        )
 
 
 def built_cudnn(framework: Framework, facts: Facts) -> str:

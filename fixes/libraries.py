@@ -26,6 +26,8 @@ def links(facts: Facts, finding: Finding) -> Iterator[Repair]:
     which it was opened), so only a directory at the right depth keeps its needs; the proof finds it.
     """
     libraries, needs = _concerned(facts, finding)
+    if not needs:
+        return
     opener = posixpath.basename(libraries.framework.opener)
     chosen = [(need, _choice(need)) for need in needs]
     for directory in _own_search_directories(facts, needs):
@@ -90,17 +92,22 @@ def exports(facts: Facts, finding: Finding) -> Iterator[Repair]:
 def _concerned(facts: Facts, finding: Finding) -> tuple[FrameworkLibraries, list[Need]]:
     """The needs that a finding speaks of."""
     libraries = next(r for r in facts.resolution if r.framework.name == finding.framework)
+    missing = [need for need in libraries.needs if need.lookup.failures]
+    if finding.code == "LIB010":
+        return libraries, [n for n in missing if n.soname in finding.subject and _usable(n)]
     return libraries, [
-        need
-        for need in libraries.needs
-        if need.requirement.required and need.lookup.failures and classify(need, libraries) == finding.code
+        n for n in missing if n.requirement.required and classify(n, libraries) == finding.code
     ]
 
 
 def _choice(need: Need) -> Candidate:
     """The exact file if there is one, the highest version otherwise."""
-    usable = [c for c in need.candidates if not c.problem]
+    usable = _usable(need)
     return next((c for c in usable if c.exact), usable[-1])
+
+
+def _usable(need: Need) -> list[Candidate]:
+    return [c for c in need.candidates if not c.problem]
 
 
 def _own_search_directories(facts: Facts, needs: list[Need]) -> list[str]:

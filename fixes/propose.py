@@ -7,6 +7,7 @@ from enum import Enum
 
 from msgspec import Struct
 
+from envdoctor.catalog import Severity
 from envdoctor.diagnose import Diagnosis, diagnose
 from envdoctor.facts.model import Facts
 from envdoctor.finding import Finding
@@ -25,7 +26,7 @@ class Prefer(Enum):
 FIXERS: dict[str, dict[Prefer, Fixer]] = {
     code: {Prefer.SYMLINK: libraries.links, Prefer.EXPORT: libraries.exports}
     for code in ("LIB002", "LIB003", "LIB005")
-}
+} | {"LIB010": {Prefer.SYMLINK: libraries.links}}
 
 
 class Refused(Struct, frozen=True):
@@ -61,6 +62,8 @@ def propose(
         if _key(finding) not in _keys(current):
             continue  # an earlier repair took it along
         proven, reason = _prove(facts, current, finding, prefer, allow_risky=allow_risky)
+        if proven is None and finding.severity is Severity.NOTE and not allow_risky:
+            continue
         if proven is None:
             refused.append(Refused(finding.code, finding.subject, reason))
         else:

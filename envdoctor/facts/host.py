@@ -220,7 +220,7 @@ def _quota(root: Root) -> float | Unavailable | None:
             limit = _limit_v2(root, directory) if version == 2 else _limit_v1(root, directory)
             if limit is not None:
                 limits.append(limit)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ArithmeticError) as error:
         return Unavailable(f"the cgroup's CPU limit: {error}")
     return min(limits, default=None)
 

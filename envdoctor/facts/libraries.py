@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from envdoctor.facts.loader import Process
 from envdoctor.facts.loader_disk import DiskView
-from envdoctor.facts.loader_model import LibraryWorld, Lookup, stem
+from envdoctor.facts.loader_model import ElfObject, LibraryWorld, Lookup, stem
 from envdoctor.facts.model import DriverLibrary, Framework, Interpreter, Place, Unavailable
 from envdoctor.facts.root import Root
 from envdoctor.resolution import DRIVER_SONAME, look_up
@@ -43,7 +43,17 @@ def read_libraries(
                 stems |= {stem(r.soname) for r in framework.requirements}
     for place in places:
         view.look_at_directory(place.directory)
-    return view.record(stems), places, tuple(_driver_libraries(driver))
+    return _closed(view, stems), places, tuple(_driver_libraries(driver))
+
+
+def _closed(view: DiskView, stems: set[str]) -> LibraryWorld:
+    """The world with what the candidates need themselves: a repair may bring any of them into play."""
+    while True:
+        world = view.record(stems)
+        needed = (o.needed for o in world.objects.values() if isinstance(o, ElfObject))
+        stems = {stem(name) for names in needed for name in names}
+        if stems <= world.stems:
+            return world
 
 
 def writable_directories(root: Root, world: LibraryWorld) -> frozenset[str]:

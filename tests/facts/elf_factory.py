@@ -1,4 +1,4 @@
-"""ELF libraries and ld.so.caches written by hand: loadable by glibc, in microseconds, with any fault wanted."""
+"""ELF libraries and ld.so.caches written by hand: what glibc loads, made in microseconds."""
 
 from __future__ import annotations
 
@@ -102,14 +102,14 @@ def patched_program(
     (count,) = struct.unpack_from("<H", out, 56)
     segments = [struct.unpack_from("<IIQQQQQQ", out, table + 56 * i) for i in range(count)]
     loads = [s for s in segments if s[0] == 1]
-    dynamic = next(s for s in segments if s[0] == 2)
+    table_at, table_size = next((s[2], s[5]) for s in segments if s[0] == 2)
 
     def offset(address: int) -> int:
-        return next(address - s[3] + s[2] for s in loads if s[3] <= address < s[3] + s[5])
+        return next(int(address - s[3] + s[2]) for s in loads if s[3] <= address < s[3] + s[5])
 
-    entries = [
-        (dynamic[2] + at, *struct.unpack_from("<QQ", out, dynamic[2] + at)) for at in range(0, dynamic[5], 16)
-    ]
+    entries = []
+    for at in range(table_at, table_at + table_size, 16):
+        entries.append((at, *struct.unpack_from("<QQ", out, at)))
     strings_at = offset(next(value for _, tag, value in entries if tag == 5))
     for at, tag, value in entries:
         if tag not in (1, 15, 29):
@@ -129,7 +129,7 @@ def patched_program(
 
 
 def ld_so_cache(entries: Sequence[tuple[str, str, str]], *, flags: int = 0x0303) -> bytes:
-    """A cache of (name, path, glibc-hwcaps subdirectory or "") in the new format, sorted as ldconfig sorts."""
+    """A cache of (name, path, glibc-hwcaps subdirectory or ""), sorted as ldconfig sorts."""
     subdirectories = sorted({hwcap for _, _, hwcap in entries if hwcap})
 
     def compare(a: tuple[str, str, str], b: tuple[str, str, str]) -> int:

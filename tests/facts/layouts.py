@@ -7,13 +7,13 @@ import random
 from dataclasses import dataclass
 
 from tests.facts.elf_factory import (
+    DF_1_NODEFLIB,
+    DF_1_PIE,
     EM_386,
     EM_AARCH64,
     EM_S390,
     ET_EXEC,
     ET_REL,
-    DF_1_NODEFLIB,
-    DF_1_PIE,
     library,
 )
 
@@ -30,9 +30,10 @@ SYSTEM = "libm.so.6"  # in the default directories, and not in the driver
 
 # Elements of search paths; {top} is the layout's directory. Some are spelled in two ways.
 ELEMENTS = (
-    "$ORIGIN", "${{ORIGIN}}/../d1", "$ORIGIN/../d2", "{top}/d0", "{top}/d1", "{top}/d1//", "{top}/d2/", "d0", "d1/",
-    "", "{top}/nowhere", "{top}/a-file", "{top}/to-d1", "{top}/to-nowhere", "$LIB", "$PLATFORM", "$ORIGINAL", "{top}/d1/../d0",
-)  # fmt: skip
+    *("$ORIGIN", "${{ORIGIN}}/../d1", "$ORIGIN/../d2", "{top}/d0", "{top}/d1", "{top}/d1//", "{top}/d2/"),
+    *("d0", "d1/", "", "{top}/nowhere", "{top}/a-file", "{top}/to-d1", "{top}/to-nowhere", "{top}/d1/../d0"),
+    *("$LIB", "$PLATFORM", "$ORIGINAL"),
+)
 FAULTS = {
     "wrong class": library(bits=32, machine=EM_386),
     "wrong machine": library(machine=EM_AARCH64),

@@ -8,6 +8,8 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from envdoctor.facts.loader import Process
+from envdoctor.facts.loader_model import Lookup, Rule
 from tests.facts.elf_factory import patched_program
 
 RPATH_PLACEHOLDER = "/placeholder" * 40
@@ -57,7 +59,7 @@ int main(int count, char **arguments) {
 
 @dataclass
 class Step:
-    """What one request (the first: the start) did: its outcome, what is loaded after it, what was searched."""
+    """What the start or one request did: its outcome, what is loaded after it, and the log of it."""
 
     ok: bool = True
     text: str = ""  # link_map's l_name, or dlerror
@@ -152,3 +154,30 @@ def chosen_files(log: str) -> dict[str, str]:
         elif match := re.search(r":\s+file=(.*) \[0\];  generating link map", line):
             chosen[match[1]] = tried.get(match[1], match[1])
     return chosen
+
+
+def dynamic_loads(log: str) -> list[tuple[str, str]]:
+    """(name, caller) of each dlopen of something new, in order; the caller as LD_DEBUG names it."""
+    return re.findall(r":\s+file=(.*) \[0\];  dynamically loaded by (.*) \[0\]", log)
+
+
+def replay(process: Process, path: str, log: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Play a program's whole LD_DEBUG=libs,files log on the model: {name: file} as the model has it, and
+    as the loader had it. A caller that the model has not loaded is taken for the program."""
+    lookups = [process.load_program(path)]
+    for name, caller in dynamic_loads(log):
+        known = {caller} & {spelled for spelled, _ in process.loaded}
+        lookups.append(process.dlopen(name, known.pop() if known else ""))
+    modelled: dict[str, str] = {}
+    for lookup in lookups:
+        modelled.update(_new_files(lookup))
+    return modelled, chosen_files(log)
+
+
+def _new_files(lookup: Lookup) -> dict[str, str]:
+    found = {}
+    if lookup.rule not in (None, Rule.LOADED) and lookup.requester and not lookup.failures:
+        found[lookup.name] = lookup.path
+    for need in lookup.needed:
+        found.update(_new_files(need))
+    return found

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import random
@@ -14,12 +15,13 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
 from elftools.elf.enums import ENUM_E_MACHINE
+from elftools.elf.segments import InterpSegment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from envdoctor.facts.elf import ElfError, parse_elf, read_elf, read_symbol_versions
 from envdoctor.facts.loader_model import ElfObject, NotLoadable
-from tests.facts.elf_factory import EM_386, EM_AARCH64, EM_S390, ET_EXEC, ET_REL, DF_1_NODEFLIB, library
+from tests.facts.elf_factory import DF_1_NODEFLIB, EM_386, EM_AARCH64, EM_S390, ET_EXEC, ET_REL, library
 
 ORACLE_FILES = 1500
 ORACLE_SECONDS = 60
@@ -79,7 +81,7 @@ def compare_with_pyelftools(path: str) -> bool:
                 for tag in segment.iter_tags():
                     name = str(tag.entry.d_tag).removeprefix("DT_").lower()
                     tags.setdefault(name, []).append(str(getattr(tag, name, "")))
-            elif segment.header.p_type == "PT_INTERP":
+            elif isinstance(segment, InterpSegment):
                 interpreter = segment.get_interp_name()
     for name in ("soname", "rpath", "runpath"):
         assert getattr(found, name) == tags.get(name, [""])[-1], (path, name)
@@ -247,10 +249,8 @@ def test_damaged_files_are_read_or_refused_and_nothing_else(
         at = min(at, len(damaged) - len(content))
         damaged[at : at + len(content)] = content
     data = bytes(damaged[: int(length * len(damaged))] if cut else damaged)
-    try:
+    with contextlib.suppress(ElfError):
         parse(data)
-    except ElfError as refused:
-        assert str(refused)
 
 
 def test_versions_are_those_that_readelf_shows() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from envdoctor.facts.ldcache import parse_ld_so_cache
 from envdoctor.facts.loader import DiskView, Process, RecordedView
-from envdoctor.facts.loader_model import CacheEntry, LibraryWorld, Lookup, Rule
+from envdoctor.facts.loader_model import CacheEntry, Lookup, Rule
 from envdoctor.facts.root import Root
 from tests.facts import real_loader
 from tests.facts.elf_factory import ld_so_cache

@@ -82,6 +82,12 @@ class Machine:
         link.symlink_to(target)
         return self
 
+    def hide(self, path: str) -> Machine:
+        """What this machine has there is not there for run_inside: an overlay's whiteout (needs root)."""
+        self.path(path).parent.mkdir(parents=True, exist_ok=True)
+        os.mknod(self.path(path), stat.S_IFCHR, os.makedev(0, 0))
+        return self
+
     def library(
         self,
         path: str,
@@ -237,6 +243,16 @@ class Machine:
         self.file(f"{prefix}/bin/activate", "# This file must be used with 'source bin/activate'\n")
         self.link(f"{prefix}/bin/python", base)
         return self.export(VIRTUAL_ENV=prefix)
+
+    def real_environment(self, prefix: Path) -> Machine:
+        """A real environment of this machine, for run_inside; stubs stand for the CUDA wheels it lacks."""
+        site_packages = next(prefix.glob("lib/python3*/site-packages"))
+        self.prefix = str(prefix)
+        self.path(str(site_packages)).mkdir(parents=True)
+        for name in WHEELS:
+            if not (site_packages / "nvidia" / name).exists():
+                self.nvidia_wheel(name)
+        return self.export(VIRTUAL_ENV=self.prefix)
 
     def distribution(self, name: str, version: str, requires: Sequence[str] = ()) -> Machine:
         """A wheel's METADATA, as pip leaves it in site-packages."""

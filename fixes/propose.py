@@ -23,10 +23,13 @@ class Prefer(Enum):
     EXPORT = "export"
 
 
+LINK_OR_EXPORT: dict[Prefer, Fixer] = {Prefer.SYMLINK: libraries.links, Prefer.EXPORT: libraries.exports}
 FIXERS: dict[str, dict[Prefer, Fixer]] = {
-    code: {Prefer.SYMLINK: libraries.links, Prefer.EXPORT: libraries.exports}
-    for code in ("LIB002", "LIB003", "LIB005")
-} | {"LIB010": {Prefer.SYMLINK: libraries.links}}
+    "LIB002": LINK_OR_EXPORT,
+    "LIB003": LINK_OR_EXPORT,
+    "LIB005": LINK_OR_EXPORT,
+    "LIB010": {Prefer.SYMLINK: libraries.links},
+}
 
 
 class Refused(Struct, frozen=True):

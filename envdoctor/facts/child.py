@@ -106,7 +106,13 @@ class Child:
             stderr: _Stream(STDERR_BYTES, STDERR_BYTES),
         }
         self._pump = threading.Thread(target=_pump, args=(self._process.pid, self._streams), daemon=True)
-        self._pump.start()
+        try:
+            self._pump.start()
+        except RuntimeError as error:  # RLIMIT_NPROC or the cgroup's pids.max: not one thread more
+            self._kill()
+            for descriptor in self._streams:
+                os.close(descriptor)
+            self._outcome = Outcome(error=str(error))
 
     def finish(self, deadline_s: float) -> Outcome:
         """Wait `deadline_s` at most, end the child's whole group, and return what it left."""
@@ -174,17 +180,17 @@ def _read_all(pid: int, streams: dict[int, _Stream]) -> None:
     still_open = len(streams)
     ended_at: float | None = None
     while still_open:
-        ready = poll.poll(_TICK_SECONDS * 1000)
+        # Asked before the poll: what a child wrote before it ended is then in the pipes.
+        if ended_at is None and _has_ended(pid, os.WNOHANG):
+            ended_at = time.monotonic()
+        ready = poll.poll(_TICK_SECONDS * 1000 if ended_at is None else 0)
         for descriptor, _ in ready:
             chunk = os.read(descriptor, _CHUNK)
             streams[descriptor].add(chunk)
             if not chunk:
                 poll.unregister(descriptor)
                 still_open -= 1
-        now = time.monotonic()
-        if ended_at is None and _has_ended(pid, os.WNOHANG):
-            ended_at = now
-        if ended_at is not None and (not ready or now > ended_at + _DRAIN_SECONDS):
+        if ended_at is not None and (not ready or time.monotonic() > ended_at + _DRAIN_SECONDS):
             return
 
 

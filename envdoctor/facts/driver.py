@@ -248,7 +248,7 @@ def _sysfs_address(address: str | _Reason) -> str | _Reason:
     if isinstance(address, _Reason):
         return address
     domain, _, rest = address.lower().partition(":")
-    return f"{int(domain, 16):04x}:{rest}" if rest else address
+    return f"{domain.lstrip('0'):0>4}:{rest}"
 
 
 def _script(name: str) -> str:

@@ -98,7 +98,7 @@ class DiskView:
     @cached_property
     def default_directories(self) -> tuple[str, ...]:
         """SYSTEM_DIRS as compiled into the loader: one string, a NUL after each (trusted-dirs.h)."""
-        runs = re.findall(rb"(?:/(?:[\w.+-]+/)+\0)+", self._loader_data)
+        runs = re.findall(rb"/(?:[\w.+-]+/)+\0(?:/(?:[\w.+-]+/)+\0)*", self._loader_data)
         if runs:
             return tuple(os.fsdecode(part.rstrip(b"/")) for part in max(runs, key=len)[:-1].split(b"\0"))
         tuple_name = f"{self.machine}-linux-gnu"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks.conftest import needs_overlay, workstation
+from tests.conftest import needs_overlay, workstation
 from tests.machines.drivers import CRASH, HANG, RTX_4090
 from tests.machines.machine import LIBRARIES, Machine
 from tests.machines.overlay import check_inside

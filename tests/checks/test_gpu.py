@@ -8,7 +8,7 @@ import pytest
 
 from envdoctor.checks.gpu import lowest_capability, visible_devices
 from envdoctor.facts.model import Gpu, Unavailable
-from tests.checks.conftest import needs_overlay, workstation
+from tests.conftest import needs_overlay, workstation
 from tests.machines.drivers import GTX_1080, H100, RTX_4090, TESLA_K80
 from tests.machines.machine import Machine
 from tests.machines.overlay import check_inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.checks.conftest import needs_overlay, workstation
+from tests.conftest import needs_overlay, workstation
 from tests.machines.drivers import H100, RTX_4090
 from tests.machines.machine import Machine
 from tests.machines.overlay import check_inside

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.checks.conftest import needs_overlay
+from tests.conftest import needs_overlay
 from tests.machines.compile import stub_library
 from tests.machines.machine import Machine
 from tests.machines.overlay import check_inside, run_inside

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tests.facts.elf_factory import (
     DF_1_NODEFLIB,
@@ -62,11 +62,11 @@ LINKS = (
 
 @dataclass(frozen=True)
 class Library:
-    soname: str
-    needed: tuple[str, ...]
-    rpath: str | None
-    runpath: str | None
-    nodeflib: bool
+    soname: str = ""
+    needed: tuple[str, ...] = ()
+    rpath: str | None = None
+    runpath: str | None = None
+    nodeflib: bool = False
 
     def image(self, top: str) -> bytes:
         return library(
@@ -83,14 +83,17 @@ class Link:
     to: str
 
 
+Content = Library | Link | str  # a fault, or "directory"
+
+
 @dataclass(frozen=True)
 class Layout:
-    files: dict[tuple[str, str], Library | Link | str]  # str: a fault, or "directory"
-    search: tuple[str, str] | None  # the program's
-    needed: tuple[str, ...]
-    environment: dict[str, str]
-    cache: tuple[tuple[str, str, str], ...] | None
-    requests: tuple[tuple[int, str], ...]  # who asks (of what is loaded by then), for what
+    files: dict[tuple[str, str], Content]
+    search: tuple[str, str] | None = None  # the program's
+    needed: tuple[str, ...] = ()
+    environment: dict[str, str] = field(default_factory=dict)
+    cache: tuple[tuple[str, str, str], ...] | None = None
+    requests: tuple[tuple[int, str], ...] = ()  # who asks (of what is loaded by then), for what
 
     def write(self, top: str) -> None:
         for directory in DIRECTORIES:
@@ -113,7 +116,7 @@ class Layout:
 def layout(seed: int) -> Layout:
     """A layout from a number: strategies would make far less of it succeed (they prefer what is small)."""
     pick = random.Random(seed)
-    files: dict[tuple[str, str], Library | Link | str] = {}
+    files: dict[tuple[str, str], Content] = {}
     for _ in range(pick.randint(6, 22)):
         place = pick.choice((*DIRECTORIES[:3] * 3, *DIRECTORIES)), pick.choice((*NAMES, *NAMES, SYSTEM))
         files[place] = _content(pick)
@@ -131,7 +134,7 @@ def layout(seed: int) -> Layout:
     )
 
 
-def _content(pick: random.Random) -> Library | Link | str:
+def _content(pick: random.Random) -> Content:
     kind = pick.random()
     if kind < 0.12:
         return pick.choice((*FAULTS, "directory"))

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -155,6 +156,19 @@ def test_program_that_does_not_exist_is_an_outcome() -> None:
 @pytest.mark.parametrize("environment", [{"A=B": "c"}, {"A": "nul\0"}])
 def test_environment_that_cannot_be_passed_is_an_outcome(environment: dict[str, str]) -> None:
     assert start(["/bin/true"], environment).finish(10).error
+
+
+def test_child_that_no_thread_can_listen_to_is_an_outcome(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under RLIMIT_NPROC or pids.max, which root does not feel."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    descriptors = sorted(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    outcome = shell("sleep 100")
+    assert outcome.describe() == "could not be started: can't start new thread"
+    assert sorted(os.listdir("/proc/self/fd")) == descriptors
 
 
 def test_environment_of_other_bytes_arrives_as_it_was() -> None:

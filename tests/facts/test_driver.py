@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import os
 import subprocess
 import sys
@@ -325,6 +326,7 @@ def test_both_hangs_together_end_at_one_deadline(tmp_path: Path) -> None:
     assert driver.nvml == driver.cuda == ProbeFailure(ProbeFailureKind.HANG, "no answer in 1 s")
 
 
+@pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="this machine has a driver")
 def test_missing_library_is_told_in_the_loaders_words(tmp_path: Path) -> None:
     driver = probed(tmp_path)
     for answer, name in ((driver.nvml, "libnvidia-ml.so.1"), (driver.cuda, "libcuda.so.1")):

@@ -1,35 +1,21 @@
+"""The loader's rules, each as the loader itself follows it: every test runs both."""
+
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from envdoctor.facts.ldcache import parse_ld_so_cache
-from envdoctor.facts.loader import DiskView, Process, RecordedView
-from envdoctor.facts.loader_model import CacheEntry, Lookup, Rule
-from envdoctor.facts.root import Root
+from envdoctor.facts.loader_model import Rule
 from tests.facts import real_loader
-from tests.facts.elf_factory import ld_so_cache
-from tests.facts.layouts import Layout, layout
+from tests.facts.comparison import Both, Driver, compare
+from tests.facts.layouts import Content, Library, Link, layout
 
-needs_x86_64 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the driver has x86-64 code")
-
-
-@dataclass
-class Driver:
-    path: str
-    replaces_cache: bool
-
-    def image(self) -> bytes:
-        with open(self.path, "rb") as file:
-            return file.read()
+pytestmark = pytest.mark.skipif(os.uname().machine != "x86_64", reason="the driver has x86-64 code")
 
 
 @pytest.fixture(scope="module")
@@ -38,98 +24,11 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Driver:
     return Driver(path, real_loader.can_replace_cache())
 
 
-class WithCache(DiskView):
-    """The live root with another ld.so.cache, as the driver sees it in its mount namespace."""
-
-    def __init__(self, cache: tuple[CacheEntry, ...] | None) -> None:
-        super().__init__(Root("/"))
-        self._other_cache = cache
-
-    @property
-    def cache(self) -> tuple[CacheEntry, ...]:
-        return super().cache if self._other_cache is None else self._other_cache
+@pytest.fixture
+def both(driver: Driver, tmp_path: os.PathLike[str]) -> Both:
+    return Both(driver, os.path.realpath(tmp_path))
 
 
-def breadth_first(lookups: list[Lookup]) -> Iterator[Lookup]:
-    todo = list(lookups)
-    for lookup in todo:
-        yield lookup
-        todo += lookup.needed
-
-
-def until_failure(lookups: Iterator[Lookup]) -> list[Lookup]:
-    """What the loader gets to do: it stops where the model goes on to tell all that is missing."""
-    done = []
-    for lookup in lookups:
-        done.append(lookup)
-        if lookup.error:
-            break
-    return done
-
-
-def start(process: Process, lookup: Lookup, preload: str) -> list[Lookup]:
-    """The look-ups of a program's start in their order: a preload that fails ends nothing."""
-    failed, found = list(process.failed_preloads), list(lookup.needed)
-    names = preload.replace(":", " ").split()
-    preloads = [failed.pop(0) if failed and failed[0].name == name else found.pop(0) for name in names]
-    rest = breadth_first([*(p for p in preloads if not p.error), *found])
-    return preloads + until_failure(one for one in rest if not any(one is p for p in preloads))
-
-
-def tried(lookups: list[Lookup]) -> list[tuple[str, list[str]]]:
-    """As `real_loader.searches`: the files tried, without those of directories that do not exist."""
-    found = []
-    for lookup in lookups:
-        if lookup.rule is not Rule.LOADED and "/" not in lookup.name:
-            paths = [a.path for a in lookup.attempts if a.outcome != "no such directory"]
-            # The last attempt of a file that opens and cannot be mapped is one try, as is the found path.
-            found.append((lookup.name, paths + ([lookup.path] if lookup.path else [])))
-    return found
-
-
-def really_tried(log: str, cwd: str) -> list[tuple[str, list[str]]]:
-    def in_directory(path: str) -> bool:
-        return os.path.isdir(os.path.join(cwd, os.path.dirname(path)))
-
-    return [
-        (name, [path for path in paths if in_directory(path)]) for name, paths in real_loader.searches(log)
-    ]
-
-
-def without_loader(paths: list[str]) -> list[str]:
-    return [path for path in paths if "vdso" not in path and "ld-linux" not in path]
-
-
-def normalised(error: str) -> str:
-    """Without the shades that the model does not keep; a starting program has few words for errno."""
-    for text, meaning in (
-        ("position-independent ", ""),
-        ("not a regular file", "cannot read file data: Is a directory"),
-        ("Error 21", "Is a directory"),
-        ("Error 40", "Too many levels of symbolic links"),
-    ):
-        error = error.replace(text, meaning)
-    return re.sub("(: No such file or directory|: Not a directory)$", "", error)
-
-
-def play(
-    process: Process, case: Layout, top: str
-) -> tuple[list[Lookup], list[list[str]], list[tuple[str, str]]]:
-    """The start and the requests on the model: look-ups, what is loaded after each, and the real requests."""
-    lookups = [process.load_program(f"{top}/program")]
-    loaded = [[path for path, _ in process.loaded]]
-    requests: list[tuple[str, str]] = []
-    if not lookups[0].failures:
-        for index, name in case.requests:
-            callers = [(p, r) for p, r in process.loaded if not p or r.startswith(top)]
-            path, real = callers[index % len(callers)]
-            requests.append((path, name.format(top=top)))
-            lookups.append(process.dlopen(requests[-1][1], real if path else ""))
-            loaded.append([path for path, _ in process.loaded])
-    return lookups, loaded, requests
-
-
-@needs_x86_64
 @settings(max_examples=400, database=None, deadline=None)
 @given(seed=st.integers(0, 2**64))
 def test_the_model_does_what_the_loader_does(driver: Driver, seed: int) -> None:
@@ -137,51 +36,109 @@ def test_the_model_does_what_the_loader_does(driver: Driver, seed: int) -> None:
     try:
         case = layout(seed)
         case.write(top)
-        compare(driver, case, top)
+        for lookup in compare(driver, case, top)[1:]:
+            event(f"dlopen: {lookup.rule.value if lookup.rule else 'failed'}")
     finally:
         shutil.rmtree(top)
 
 
-def compare(driver: Driver, case: Layout, top: str) -> None:
-    search = case.search and (case.search[0], case.search[1].format(top=top))
-    program = f"{top}/program"
-    with open(program, "wb") as file:
-        file.write(real_loader.program(driver.image(), search, case.needed))
-    os.chmod(program, 0o755)
-    environment = {name: value.format(top=top) for name, value in case.environment.items()}
-    cache, entries = "", None
-    if case.cache is not None and driver.replaces_cache:
-        cache = f"{top}/cache"
-        content = ld_so_cache([(name, path.format(top=top), hwcap) for name, path, hwcap in case.cache])
-        with open(cache, "wb") as file:
-            file.write(content)
-        entries = parse_ld_so_cache(content)
+OPENED = "{top}/d0/liba.so.1"
 
-    view = WithCache(entries)
-    process = Process(view, environment, cwd=top)
-    lookups, loaded, requests = play(process, case, top)
-    steps = real_loader.run(program, requests, environment, cwd=top, cache=cache)
 
-    assert len(steps) == len(lookups)
-    for index, (lookup, step, after) in enumerate(zip(lookups, steps, loaded, strict=True)):
-        assert not lookup.doubts
-        if index:
-            walk = until_failure(breadth_first([lookup]))
-        else:
-            walk = start(process, lookup, environment.get("LD_PRELOAD", ""))
-        assert tried(walk) == really_tried(step.log, top)
-        assert lookup.ok == step.ok, (lookup, step)
-        if step.ok:
-            assert without_loader(after) == without_loader(step.loaded)
-            if index:
-                assert lookup.path == step.text or lookup.rule is not Rule.LOADED
-        else:
-            error = next(x for x in walk[::-1] if x.error).error
-            assert normalised(error.split(": ", 1)[1]) in normalised(step.text)
-    event("started" if steps[0].ok else "not started")
-    for lookup in lookups[1:]:
-        event(f"dlopen: {lookup.rule.value if lookup.rule else 'failed'}")
+def test_runpath_of_the_caller_is_not_inherited_by_its_needs(both: Both) -> None:
+    opener = Library(needed=("libb.so.1",), runpath="{top}/d1:{top}/d2")
+    files = {"d0/liba.so.1": opener, "d1/libb.so.1": Library(needed=("libd.so",)), "d2/libd.so": Library()}
+    (lookup,) = both.play(files, OPENED)
+    assert [failure.name for failure in lookup.failures] == ["libd.so"]
+    assert lookup.needed[0].rule is Rule.RUNPATH
 
-    world = view.record()
-    again = play(Process(RecordedView(world), environment, cwd=top), case, top)
-    assert again == (lookups, loaded, requests)
+
+def test_rpath_of_the_caller_is_inherited_by_its_needs(both: Both) -> None:
+    opener = Library(needed=("libb.so.1",), rpath="{top}/d1:{top}/d2")
+    files = {"d0/liba.so.1": opener, "d1/libb.so.1": Library(needed=("libd.so",)), "d2/libd.so": Library()}
+    (lookup,) = both.play(files, OPENED)
+    assert lookup.ok
+    assert lookup.needed[0].needed[0].rule is Rule.RPATH
+
+
+def test_rpath_of_the_program_counts_for_every_object(both: Both) -> None:
+    files = {"d0/liba.so.1": Library(needed=("libb.so.1",)), "d1/libb.so.1": Library()}
+    (lookup,) = both.play(files, OPENED, search=("rpath", "{top}/d1"))
+    assert lookup.needed[0].rule is Rule.RPATH
+
+
+@pytest.mark.parametrize("runpath", ["", "{top}/nowhere"])
+def test_a_runpath_even_an_empty_one_turns_rpaths_off(both: Both, runpath: str) -> None:
+    asking = Library(needed=("libb.so.1",), rpath="{top}/d1", runpath=runpath)
+    files = {"d0/liba.so.1": asking, "d1/libb.so.1": Library()}
+    (lookup,) = both.play(files, OPENED, search=("rpath", "{top}/d1"))
+    assert not lookup.ok
+
+
+@pytest.mark.parametrize(("tag", "path"), [("rpath", "d0/liba.so.1"), ("runpath", "d1/liba.so.1")])
+def test_ld_library_path_comes_after_rpath_and_before_runpath(both: Both, tag: str, path: str) -> None:
+    files = {"d0/liba.so.1": Library(), "d1/liba.so.1": Library()}
+    environment = {"LD_LIBRARY_PATH": "{top}/d1"}
+    (lookup,) = both.play(files, "liba.so.1", search=(tag, "{top}/d0"), environment=environment)
+    assert lookup.path == path
+
+
+def test_an_empty_element_of_ld_library_path_is_the_current_directory(both: Both) -> None:
+    (lookup,) = both.play({"libhere.so": Library()}, "libhere.so", environment={"LD_LIBRARY_PATH": "/none:"})
+    assert lookup.path == "libhere.so"
+
+
+def test_a_library_of_another_class_is_passed_over(both: Both) -> None:
+    files: dict[str, Content] = {"d0/liba.so.1": "wrong class", "d1/liba.so.1": Library()}
+    (lookup,) = both.play(files, "liba.so.1", environment={"LD_LIBRARY_PATH": "{top}/d0:{top}/d1"})
+    assert lookup.path == "d1/liba.so.1"
+    assert lookup.attempts[0].outcome == "wrong ELF class: ELFCLASS32"
+
+
+def test_a_text_under_the_name_of_a_library_ends_the_search(both: Both) -> None:
+    files: dict[str, Content] = {"d0/liba.so.1": "text", "d1/liba.so.1": Library()}
+    (lookup,) = both.play(files, "liba.so.1", environment={"LD_LIBRARY_PATH": "{top}/d0:{top}/d1"})
+    assert lookup.error.endswith("d0/liba.so.1: invalid ELF header")
+
+
+def test_a_link_loop_ends_its_list_of_directories_and_not_the_search(both: Both) -> None:
+    name = "liba.so.1"
+    files: dict[str, Content] = {
+        f"d0/{name}": Link("{name}"),
+        f"d1/{name}": Library(),
+        f"d2/{name}": Library(),
+    }
+    environment = {"LD_LIBRARY_PATH": "{top}/d0:{top}/d1"}
+    (lookup,) = both.play(files, name, search=("runpath", "{top}/d2"), environment=environment)
+    assert lookup.path == "d2/liba.so.1"
+    assert [attempt.outcome for attempt in lookup.attempts] == ["link loop"]
+
+
+def test_a_loaded_soname_answers_without_a_search(both: Both) -> None:
+    files = {"d0/liba.so.1": Library(soname="libb.so.1"), "d1/libb.so.1": Library()}
+    _, again = both.play(files, OPENED, "libb.so.1", environment={"LD_LIBRARY_PATH": "{top}/d1"})
+    assert again.rule is Rule.LOADED
+
+
+def test_a_failed_dlopen_takes_back_what_it_brought(both: Both) -> None:
+    files = {"d0/liba.so.1": Library(needed=("libb.so.1", "libnone.so")), "d0/libb.so.1": Library()}
+    failed, again = both.play(files, OPENED, "libb.so.1", environment={"LD_LIBRARY_PATH": "{top}/d0"})
+    assert not failed.ok
+    assert again.rule is Rule.LD_LIBRARY_PATH
+
+
+def test_a_missing_preload_ends_nothing(both: Both) -> None:
+    preload = {"LD_PRELOAD": "libnone.so {top}/d0/liba.so.1"}
+    (lookup,) = both.play({"d0/liba.so.1": Library(soname="liba.so.1")}, "liba.so.1", environment=preload)
+    assert lookup.rule is Rule.LOADED
+
+
+def test_hwcaps_subdirectories_come_before_their_directory(both: Both) -> None:
+    files = {"d1/glibc-hwcaps/x86-64-v2/liba.so.1": Library(), "d1/liba.so.1": Library()}
+    (lookup,) = both.play(files, "liba.so.1", environment={"LD_LIBRARY_PATH": "{top}/d1"})
+    assert lookup.path in {"d1/glibc-hwcaps/x86-64-v2/liba.so.1", "d1/liba.so.1"}  # as the CPU is
+
+
+def test_a_failure_tells_all_that_is_missing(both: Both) -> None:
+    (lookup,) = both.play({"d0/liba.so.1": Library(needed=("libone.so", "libtwo.so"))}, OPENED)
+    assert [failure.name for failure in lookup.failures] == ["libone.so", "libtwo.so"]

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.checks.conftest import machine  # noqa: F401  the healthy workstation
 from tests.machines.machine import Machine
 from tests.tree import signature
 
@@ -25,12 +24,12 @@ def plan(machine: Machine, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
-def test_a_healthy_machine_has_no_plan(machine: Machine) -> None:  # noqa: F811
+def test_a_healthy_machine_has_no_plan(machine: Machine) -> None:
     answer = plan(machine)
     assert (answer["plan"], answer["changed"]) == ([], False)
 
 
-def test_the_missing_link_goes_where_the_librarys_own_needs_still_resolve(machine: Machine) -> None:  # noqa: F811
+def test_the_missing_link_goes_where_the_librarys_own_needs_still_resolve(machine: Machine) -> None:
     """libcusolver finds libcublas through $ORIGIN/../../cublas/lib: a link at another depth would break that."""
     site = machine.site_packages
     machine.path(f"{site}/{LINK}").unlink()
@@ -44,7 +43,7 @@ def test_the_missing_link_goes_where_the_librarys_own_needs_still_resolve(machin
     assert machine.check().codes == []
 
 
-def test_where_no_searched_directory_may_be_written_an_export_is_proposed(machine: Machine) -> None:  # noqa: F811
+def test_where_no_searched_directory_may_be_written_an_export_is_proposed(machine: Machine) -> None:
     site = machine.site_packages
     machine.path(f"{site}/{LINK}").unlink()
     (action,) = plan(machine, "--prefer", "export")["plan"]
@@ -61,7 +60,7 @@ def test_no_link_is_proposed_into_a_directory_that_is_not_the_environments_own(t
     assert kinds == {"export"}
 
 
-def test_libraries_of_two_wheels_are_repaired_together(machine: Machine) -> None:  # noqa: F811
+def test_libraries_of_two_wheels_are_repaired_together(machine: Machine) -> None:
     site = machine.site_packages
     machine.path(f"{site}/{LINK}").unlink()
     runpath = "$ORIGIN/../nvidia/cublas/lib:$ORIGIN/../nvidia/cuda_runtime/lib:$ORIGIN/../nvidia/cudnn/lib"
@@ -74,7 +73,7 @@ def test_libraries_of_two_wheels_are_repaired_together(machine: Machine) -> None
     assert machine.check().codes == []
 
 
-def test_a_toolkits_library_is_linked_or_exported(machine: Machine) -> None:  # noqa: F811
+def test_a_toolkits_library_is_linked_or_exported(machine: Machine) -> None:
     machine.path(f"{machine.site_packages}/nvidia/cufft/lib/libcufft.so.11").unlink()
     machine.library("/usr/local/cuda-12.5/lib64/libcufft.so.11")
     (link,) = plan(machine)["plan"]
@@ -129,7 +128,7 @@ def test_another_version_is_linked_only_where_risk_is_allowed_and_the_risk_is_sa
     assert all("another version" in a["reason"] for a in bold)
 
 
-def test_only_limits_the_plan_to_what_was_named(machine: Machine) -> None:  # noqa: F811
+def test_only_limits_the_plan_to_what_was_named(machine: Machine) -> None:
     machine.path(f"{machine.site_packages}/{LINK}").unlink()
     assert plan(machine, "--only", "LIB005")["plan"] == []
     assert len(plan(machine, "--only", "pip-cuda-libs-not-on-path")["plan"]) == 1

@@ -61,7 +61,7 @@ static void list_visible(void) {
 }
 
 int cuInit(unsigned flags) {
-    int result = init();
+    int result = init(NO_DEVICE);
     if (result) return result;
     list_visible();
     return count ? 0 : NO_DEVICE;

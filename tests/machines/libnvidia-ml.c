@@ -1,12 +1,12 @@
 /* A libnvidia-ml.so.1 that pynvml loads for real. Signatures and numbers: nvml.h. */
 #include "simulated.h"
 
-enum { INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, UNINITIALIZED = 1 };
+enum { INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, UNINITIALIZED = 1, NO_PERMISSION = 4 };
 
 static int initialised;
 
 int nvmlInitWithFlags(unsigned flags) {
-    int result = init();
+    int result = init(NO_PERMISSION);
     initialised = !result;
     return result;
 }

@@ -246,6 +246,7 @@ class Machine:
 
     def real_environment(self, prefix: Path) -> Machine:
         """A real environment of this machine, for run_inside; stubs stand for the CUDA wheels it lacks."""
+        prefix = prefix.resolve()  # a directory laid over a link would hide it
         site_packages = next(prefix.glob("lib/python3*/site-packages"))
         self.prefix = str(prefix)
         self.path(str(site_packages)).mkdir(parents=True)

@@ -20,7 +20,7 @@ needs_overlay = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    return Machine(tmp_path / "machine").os("ubuntu", "24.04")
+    return Machine(tmp_path / "machine").os("simulated", "24.04")
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ ls /dev /sys/bus/pci/devices /etc/hostname
     for text in (
         "550.54.14",
         "6.8.0-45-generic",
-        "Ubuntu 24.04",
+        "Simulated 24.04",
         "nvidiactl",
         "0000:01:00.0",
         "libcuda.so.1",
     ):
         assert text in done.stdout
     assert "'/etc/hostname': No such file" in done.stderr
-    assert not Path("/proc/driver/nvidia").exists()
+    assert "Simulated 24.04" not in Path("/etc/os-release").read_text()
 
 
 @needs_overlay
@@ -90,6 +90,15 @@ def test_driver_of_the_machine_is_probed_inside(machine: Machine) -> None:
     report = check_inside(machine.driver(), "--quick").report
     assert report["facts"]["driver"]["nvml"]["simulated"]
     assert report["facts"]["driver"]["cuda"]["simulated"]
+
+
+@needs_overlay
+def test_driver_answers_no_user_who_may_not_open_its_nodes(machine: Machine) -> None:
+    machine.driver().nodes(mode=0o660, owner=65534)
+    driver = check_inside(machine, "--quick", capabilities=False).report["facts"]["driver"]
+    assert (driver["nvml"]["code"], driver["cuda"]["code"]) == (4, 100)
+    driver = check_inside(machine, "--quick").report["facts"]["driver"]
+    assert driver["nvml"]["simulated"]
 
 
 @needs_overlay

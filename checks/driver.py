@@ -8,6 +8,7 @@ from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
     driver_cuda_version,
+    driver_libraries,
     driver_version,
     gpu_traces,
     require_gpu_wanted,
@@ -83,7 +84,7 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
     module = facts.driver.kernel_module
     nvml = facts.driver.nvml
     says_so = isinstance(nvml, ProbeFailure) and nvml.code == NVML_MISMATCH
-    libraries = {v.version for v in facts.driver.libraries if v.version}
+    libraries = {v.version for v in driver_libraries(facts) if v.version}
     differ = isinstance(module, str) and bool(module) and bool(libraries) and libraries != {module}
     if not says_so and not differ:
         return
@@ -96,7 +97,7 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
         f"the libraries are {user}: the driver was upgraded and the old module still runs",
         evidence=(
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
-            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in facts.driver.libraries),
+            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
             *((Evidence("NVML", nvml.detail, "nvidia-smi"),) if isinstance(nvml, ProbeFailure) else ()),
         ),
         remedy="sudo reboot",
@@ -166,19 +167,26 @@ def check_device_nodes(facts: Facts) -> Iterator[Finding]:
 
 
 def check_driver_unresponsive(facts: Facts) -> Iterator[Finding]:
-    for what, probe in (("NVML", facts.driver.nvml), ("cuInit", facts.driver.cuda)):
-        if isinstance(probe, ProbeFailure) and probe.kind is not ProbeFailureKind.ERROR:
-            verb = "does not answer" if probe.kind is ProbeFailureKind.HANG else "crashes"
-            yield Finding(
-                code="DRV014",
-                subject=what,
-                message=f"the driver {verb}: {what}, {probe.detail}",
-                evidence=(
-                    Evidence(what, probe.detail, "timeout 10 nvidia-smi"),
-                    Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
-                ),
-                remedy="sudo dmesg | grep -iE 'nvrm|xid'    (a wedged driver needs a reboot)",
-            )
+    asked = {"NVML": facts.driver.nvml, "cuInit": facts.driver.cuda}
+    sick = {
+        what: probe
+        for what, probe in asked.items()
+        if isinstance(probe, ProbeFailure) and probe.kind is not ProbeFailureKind.ERROR
+    }
+    if not sick:
+        return
+    hangs = any(probe.kind is ProbeFailureKind.HANG for probe in sick.values())
+    yield Finding(
+        code="DRV014",
+        subject=", ".join(sick),
+        message=f"the driver {'does not answer' if hangs else 'crashes'}: "
+        + "; ".join(f"{what}, {probe.detail}" for what, probe in sick.items()),
+        evidence=(
+            *(Evidence(what, probe.detail, "timeout 10 nvidia-smi") for what, probe in sick.items()),
+            Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
+        ),
+        remedy="sudo dmesg | grep -iE 'nvrm|xid'    (a wedged driver needs a reboot)",
+    )
 
 
 def check_driver_too_old(facts: Facts) -> Iterator[Finding]:
@@ -232,13 +240,13 @@ def check_cuinit(facts: Facts) -> Iterator[Finding]:
         message=message,
         evidence=(
             Evidence("cuInit", probe.detail, "nvidia-smi; dmesg | grep -i nvrm"),
-            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in facts.driver.libraries),
+            *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
         ),
     )
 
 
 def _library(facts: Facts, soname: str) -> str:
-    return next((v.real for v in facts.driver.libraries if v.soname == soname), "")
+    return next((v.real for v in known(facts.driver.libraries) if v.soname == soname), "")
 
 
 def _modules(facts: Facts) -> tuple[str, ...]:

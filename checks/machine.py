@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from envdoctor.facts.model import (
     CudaDriver,
+    DriverLibrary,
     Facts,
     Framework,
     Gpu,
@@ -47,6 +48,12 @@ def gpus(facts: Facts) -> tuple[Gpu, ...]:
     return tuple(g for g in nvml.gpus if isinstance(g, Gpu)) if isinstance(nvml, Nvml) else ()
 
 
+def driver_libraries(facts: Facts) -> tuple[DriverLibrary, ...]:
+    """The driver's user-space libraries as far as they are known; ask `known` where absence is judged."""
+    libraries = facts.driver.libraries
+    return () if isinstance(libraries, Unavailable) else libraries
+
+
 def gpu_traces(facts: Facts) -> tuple[str, ...]:
     """Everything that shows that an NVIDIA GPU is here; empty: there is none.
 
@@ -64,7 +71,7 @@ def gpu_traces(facts: Facts) -> tuple[str, ...]:
         traces += [f"PCI device {g.address} (NVIDIA {g.device_id})" for g in driver.pci]
     if not isinstance(driver.nodes, Unavailable):
         traces += [n.path for n in driver.nodes if n.path.removeprefix("/dev/nvidia").isdigit()]
-        traces += [n.path for n in driver.nodes if n.path == "/dev/dxg" and driver.libraries]
+        traces += [n.path for n in driver.nodes if n.path == "/dev/dxg" and driver_libraries(facts)]
     if isinstance(driver.kernel_module, str) and driver.kernel_module:
         traces.append(f"kernel module nvidia {driver.kernel_module}")
     if not traces and isinstance(driver.pci, Unavailable) and isinstance(driver.nodes, Unavailable):

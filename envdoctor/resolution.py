@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from envdoctor.facts.loader import Process, RecordedView, View
 from envdoctor.facts.loader_model import ElfObject, LibraryWorld, Lookup, NotLoadable, stem
-from envdoctor.facts.model import Framework, Interpreter, Place, Requirement, Unavailable
+from envdoctor.facts.model import Framework, Place, Requirement, Unavailable
 
 if TYPE_CHECKING:
     from envdoctor.facts.model import Facts
@@ -54,13 +54,13 @@ class FrameworkLibraries(Struct, frozen=True, kw_only=True):
 
 def resolve_frameworks(facts: Facts) -> tuple[FrameworkLibraries, ...]:
     """For every CUDA build among the target's frameworks; empty where nothing is known of them."""
-    if isinstance(facts.frameworks, Unavailable) or isinstance(facts.interpreter, Unavailable):
+    if isinstance(facts.frameworks, Unavailable):
         return ()
     view = RecordedView(facts.libraries)
     resolved = []
     for framework in facts.frameworks:
         if framework.cuda_build is True and framework.opener:
-            lookups, driver = look_up(view, facts.environment, facts.interpreter, framework)
+            lookups, driver = look_up(view, facts.environment, facts.program, framework)
             needs = tuple(
                 Need(
                     requirement=requirement,
@@ -74,11 +74,11 @@ def resolve_frameworks(facts: Facts) -> tuple[FrameworkLibraries, ...]:
 
 
 def look_up(
-    view: View, environment: Mapping[str, str], interpreter: Interpreter, framework: Framework
+    view: View, environment: Mapping[str, str], program: str, framework: Framework
 ) -> tuple[list[Lookup], Lookup]:
     """The framework's requirements in its own order, asked in one process, and libcuda.so.1 before them."""
     process = Process(view, environment)
-    process.load_program(interpreter.executable)
+    process.load_program(program)
     opened = process.dlopen(framework.opener, framework.opener)
     driver = process.dlopen(DRIVER_SONAME, framework.opener)
     linked = {need.name: need for need in opened.needed}

@@ -73,7 +73,7 @@ def gather_driver(
     environment: Mapping[str, str],  # noqa: ARG001  the probes were started with it
     probes: DriverProbes | Unavailable,
     deadline_s: float = 5.0,
-    libraries: tuple[DriverLibrary, ...] = (),
+    libraries: tuple[DriverLibrary, ...] | Unavailable = (),
 ) -> Driver:
     """Everything about the driver; each probe has `deadline_s` from its start."""
     kernel_module = _kernel_module(root)

@@ -6,13 +6,14 @@ from envdoctor.facts.driver import gather_driver, start_driver_probes
 from envdoctor.facts.frameworks import read_frameworks
 from envdoctor.facts.frameworks_run import start_frameworks
 from envdoctor.facts.host import gather_host
-from envdoctor.facts.interpreter import read_interpreter
+from envdoctor.facts.interpreter import program_of, read_interpreter
 from envdoctor.facts.libraries import read_activation, read_libraries, writable_directories
 from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unavailable
 from envdoctor.facts.packages import read_packages
 from envdoctor.target import Target
 
-DRIVER_SECONDS = 5.0
+DRIVER_SECONDS = 10.0
+QUICK_DRIVER_SECONDS = 5.0  # a shell's start-up file waits for it
 
 
 def gather(target: Target, *, quick: bool) -> Facts:
@@ -38,9 +39,16 @@ def gather(target: Target, *, quick: bool) -> Facts:
         else start_frameworks(target, [f.name for f in installed])
     )
     host = gather_host(target.root)
-    world, places, driver_libraries = read_libraries(target.root, target.environment, interpreter, installed)
+    program = program_of(interpreter, target.root)
+    world, places, driver_libraries = read_libraries(
+        target.root, target.environment, interpreter, program, installed
+    )
     driver = gather_driver(
-        target.root, target.environment, probes, deadline_s=DRIVER_SECONDS, libraries=driver_libraries
+        target.root,
+        target.environment,
+        probes,
+        deadline_s=QUICK_DRIVER_SECONDS if quick else DRIVER_SECONDS,
+        libraries=driver_libraries,
     )
     runs = children if isinstance(children, Unavailable) else tuple(c.finish() for c in children)
     return Facts(
@@ -57,6 +65,7 @@ def gather(target: Target, *, quick: bool) -> Facts:
         packages=packages,
         frameworks=frameworks,
         libraries=world,
+        program=program,
         places=places,
         writable=writable_directories(target.root, world),
         activation=read_activation(target.root, interpreter),

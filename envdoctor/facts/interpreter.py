@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Mapping
@@ -14,15 +15,17 @@ from envdoctor.facts.model import Interpreter, Unavailable
 from envdoctor.facts.root import Root
 from envdoctor.target import Target
 
+# Only `sys`, which is built in: with -c a json.py in the user's current directory would be imported.
 _ASK = """
-import json, sys, sysconfig
-print("\\n" + json.dumps({"version": "%d.%d.%d" % sys.version_info[:3], "prefix": sys.prefix,
-  "base": getattr(sys, "base_prefix", sys.prefix), "path": [p for p in sys.path if p]}))
+import sys
+print()
+print([".".join(map(str, sys.version_info[:3])), sys.prefix, getattr(sys, "base_prefix", sys.prefix),
+       tuple(p for p in sys.path if p)])
 """
 _ASK_SECONDS = 10.0
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class _Answer(msgspec.Struct, frozen=True, array_like=True):
     version: str
     prefix: str
     base: str
@@ -113,8 +116,9 @@ def _from_child(target: Target) -> Interpreter | Unavailable:
     outcome = start([target.python, "-B", "-c", _ASK], target.environment).finish(_ASK_SECONDS)
     named = f"{target.chosen_by} names {target.python!r}, which"
     try:
-        answer = msgspec.json.decode(outcome.stdout.strip().rsplit(b"\n", 1)[-1], type=_Answer)
-    except msgspec.DecodeError:
+        said = outcome.stdout.strip().rpartition(b"\n")[2].decode("utf-8", "surrogateescape")
+        answer = msgspec.convert(ast.literal_eval(said), _Answer)
+    except (ValueError, SyntaxError, RecursionError, MemoryError, msgspec.ValidationError):
         raise UsageError(
             f"{named} does not answer as a Python interpreter does ({outcome.describe()})"
         ) from None
@@ -160,6 +164,25 @@ def _interpreter(target: Target, answer: _Answer, read_from: str) -> Interpreter
     )
 
 
+def program_of(interpreter: Interpreter | Unavailable, root: Root) -> str:
+    """The ELF file whose start stands for the interpreter's: a wrapper script is none.
+
+    Where the interpreter tells none, the shell stands in: what matters of it are its loader and that it
+    has no search path of its own.
+    """
+    candidates = ["/bin/sh"]
+    if isinstance(interpreter, Interpreter):
+        minor = ".".join(interpreter.version.split(".")[:2])
+        candidates[:0] = [interpreter.executable, f"{interpreter.base_prefix}/bin/python{minor}"]
+    for path in candidates:
+        try:
+            if root.is_file(path) and root.read_bytes(path, 4) == b"\x7fELF":
+                return path
+        except OSError:
+            continue
+    return ""
+
+
 def _key_value(line: str) -> tuple[str, str]:
     key, _, value = line.partition("=")
     return key.strip().lower(), value.strip()
@@ -172,12 +195,9 @@ def _site_packages(prefix: str, version: str) -> str:
 def _system_site_packages(prefix: str, version: str, root: Root) -> list[str]:
     """Of the base installation; Debian's Python has dist-packages instead (site.getsitepackages)."""
     minor = ".".join(version.split(".")[:2])
-    candidates = [
-        _site_packages(prefix, version),
-        f"{prefix}/lib64/python{minor}/site-packages",
-        f"/usr/local/lib/python{minor}/dist-packages",
-        "/usr/lib/python3/dist-packages",
-    ]
+    candidates = [_site_packages(prefix, version), f"{prefix}/lib64/python{minor}/site-packages"]
+    if prefix == "/usr":
+        candidates += [f"/usr/local/lib/python{minor}/dist-packages", "/usr/lib/python3/dist-packages"]
     return [c for c in candidates if root.is_dir(c)]
 
 

@@ -26,24 +26,23 @@ def read_libraries(
     root: Root,
     environment: Mapping[str, str],
     interpreter: Interpreter | Unavailable,
+    program: str,
     frameworks: tuple[Framework, ...],
-) -> tuple[LibraryWorld, tuple[Place, ...], tuple[DriverLibrary, ...]]:
+) -> tuple[LibraryWorld, tuple[Place, ...], tuple[DriverLibrary, ...] | Unavailable]:
     """The world recorded, the places where CUDA libraries may be, and the driver's user-space libraries."""
     view = DiskView(root)
     process = Process(view, environment)
-    if isinstance(interpreter, Interpreter):
-        process.load_program(interpreter.executable)
+    process.load_program(program)
     driver = [process.dlopen(name, "") for name in DRIVER_SONAMES]
     places = tuple(_places(root, environment, interpreter))
     stems = {stem(name) for name in DRIVER_SONAMES}
-    if isinstance(interpreter, Interpreter):
-        for framework in frameworks:
-            if framework.cuda_build is True and framework.opener:
-                look_up(view, environment, interpreter, framework)
-                stems |= {stem(r.soname) for r in framework.requirements}
+    for framework in frameworks:
+        if framework.cuda_build is True and framework.opener:
+            look_up(view, environment, program, framework)
+            stems |= {stem(r.soname) for r in framework.requirements}
     for place in places:
         view.look_at_directory(place.directory)
-    return _closed(view, stems), places, tuple(_driver_libraries(driver))
+    return _closed(view, stems), places, _driver_libraries(driver)
 
 
 def _closed(view: DiskView, stems: set[str]) -> LibraryWorld:
@@ -128,13 +127,22 @@ def _names(root: Root, directory: str) -> list[str]:
         return []
 
 
-def _driver_libraries(lookups: list[Lookup]) -> Iterator[DriverLibrary]:
-    for lookup in lookups:
-        if lookup.real:
-            version = lookup.real.rpartition(".so.")[2]
-            yield DriverLibrary(
-                soname=lookup.name,
-                path=lookup.path,
-                real=lookup.real,
-                version=version if version.count(".") >= 1 else "",
-            )
+def _driver_libraries(lookups: list[Lookup]) -> tuple[DriverLibrary, ...] | Unavailable:
+    doubts = [lookup.unknown for lookup in lookups if lookup.unknown]
+    if doubts:
+        return Unavailable(doubts[0])
+    return tuple(
+        DriverLibrary(
+            soname=lookup.name,
+            path=lookup.path,
+            real=lookup.real,
+            version=_version(lookup.real.rpartition(".so.")[2]),
+        )
+        for lookup in lookups
+        if lookup.real
+    )
+
+
+def _version(suffix: str) -> str:
+    """`550.54.14` of libcuda.so.550.54.14; libcuda.so.1 tells none."""
+    return suffix if "." in suffix else ""

@@ -20,7 +20,7 @@ def stem(name: str) -> str:
     return name.partition(".so")[0]
 
 
-class ElfObject(Struct, frozen=True, kw_only=True, tag="elf", tag_field="kind"):
+class ElfObject(Struct, frozen=True, kw_only=True, tag="elf", tag_field="is"):
     """The headers of an ELF file that matter to the loader."""
 
     bits: int  # 32 or 64
@@ -35,7 +35,7 @@ class ElfObject(Struct, frozen=True, kw_only=True, tag="elf", tag_field="kind"):
     program: bool = False  # ET_EXEC or PIE: can be started, not opened as a library
 
 
-class NotLoadable(Struct, frozen=True, kw_only=True, tag="not-loadable", tag_field="kind"):
+class NotLoadable(Struct, frozen=True, kw_only=True, tag="not-loadable", tag_field="is"):
     """A file that is there and cannot be loaded.
 
     `fatal`: glibc ends the whole look-up with this message (bad magic, truncated), where for another

@@ -8,34 +8,17 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from envdoctor.facts.loader_model import LibraryWorld
+from envdoctor.facts.unavailable import NotKnownError as NotKnownError
+from envdoctor.facts.unavailable import Unavailable as Unavailable
+from envdoctor.facts.unavailable import known as known
 
 if TYPE_CHECKING:
     from envdoctor.resolution import FrameworkLibraries
-
-T = TypeVar("T")
-
-
-class Unavailable(Struct, frozen=True, tag="unavailable", tag_field="kind"):
-    """A fact that could not be read, and why."""
-
-    reason: str
-
-
-class NotKnownError(Exception):
-    """A check needs a fact that could not be read. `diagnose` turns it into the status `unknown`."""
-
-
-def known(fact: T | Unavailable) -> T:
-    """The value of a fact; NotKnownError with the reason where there is none."""
-    if isinstance(fact, Unavailable):
-        raise NotKnownError(fact.reason)
-    return fact
-
 
 # --- host -------------------------------------------------------------------------------------------
 
@@ -97,7 +80,7 @@ class ProbeFailureKind(Enum):
     ERROR = "error"  # it answered with an error code, or could not be loaded
 
 
-class ProbeFailure(Struct, frozen=True, tag="probe-failure", tag_field="kind_"):
+class ProbeFailure(Struct, frozen=True, tag="probe-failure", tag_field="is"):
     """A child that asked the driver (or imported a framework) and did not get an answer."""
 
     kind: ProbeFailureKind
@@ -111,7 +94,7 @@ class GpuProcess(Struct, frozen=True, kw_only=True):
     memory_bytes: int | None
 
 
-class Gpu(Struct, frozen=True, kw_only=True):
+class Gpu(Struct, frozen=True, kw_only=True, tag="gpu", tag_field="is"):
     """One GPU as NVML describes it."""
 
     index: int
@@ -123,7 +106,7 @@ class Gpu(Struct, frozen=True, kw_only=True):
     memory_used_bytes: int | Unavailable
 
 
-class Nvml(Struct, frozen=True, kw_only=True, tag="nvml", tag_field="kind_"):
+class Nvml(Struct, frozen=True, kw_only=True, tag="nvml", tag_field="is"):
     driver_version: str  # "550.54.14"
     cuda_version: str  # the newest CUDA that this driver serves, "12.4"
     simulated: bool
@@ -136,7 +119,7 @@ class CudaDevice(Struct, frozen=True, kw_only=True):
     memory_bytes: int
 
 
-class CudaDriver(Struct, frozen=True, kw_only=True, tag="cuda-driver", tag_field="kind_"):
+class CudaDriver(Struct, frozen=True, kw_only=True, tag="cuda-driver", tag_field="is"):
     """What libcuda.so.1 itself answers under the target's environment (CUDA_VISIBLE_DEVICES counts)."""
 
     version: str  # cuDriverGetVersion, "12.4"
@@ -149,7 +132,7 @@ class Driver(Struct, frozen=True, kw_only=True):
     modules: tuple[str, ...] | Unavailable  # of nvidia, nvidia_uvm, nvidia_drm, nvidia_modeset, nouveau
     pci: tuple[PciGpu, ...] | Unavailable
     nodes: tuple[DeviceNode, ...] | Unavailable
-    libraries: tuple[DriverLibrary, ...]
+    libraries: tuple[DriverLibrary, ...] | Unavailable
     nvml: Nvml | ProbeFailure | Unavailable
     cuda: CudaDriver | ProbeFailure | Unavailable
 
@@ -165,14 +148,14 @@ class Distribution(Struct, frozen=True, kw_only=True):
     problem: str = ""  # METADATA that could not be read
 
 
-class Packages(Struct, frozen=True, kw_only=True, tag="packages", tag_field="kind"):
+class Packages(Struct, frozen=True, kw_only=True, tag="packages", tag_field="is"):
     distributions: tuple[Distribution, ...]
 
     def named(self, name: str) -> tuple[Distribution, ...]:
         return tuple(d for d in self.distributions if d.name == name)
 
 
-class Interpreter(Struct, frozen=True, kw_only=True, tag="interpreter", tag_field="kind_"):
+class Interpreter(Struct, frozen=True, kw_only=True, tag="interpreter", tag_field="is"):
     executable: str  # as given: a venv's bin/python is a link, and the link is what counts
     version: str  # "3.11.7"
     prefix: str
@@ -211,7 +194,7 @@ class Framework(Struct, frozen=True, kw_only=True):
     source: str  # the file that these facts were read from
 
 
-class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind_"):
+class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="is"):
     """A framework that was imported in the target's interpreter and listed its devices."""
 
     framework: str
@@ -221,7 +204,7 @@ class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="kind
     stderr: str
 
 
-class FrameworkCrash(Struct, frozen=True, kw_only=True, tag="crash", tag_field="kind_"):
+class FrameworkCrash(Struct, frozen=True, kw_only=True, tag="crash", tag_field="is"):
     """A framework whose child did not come to the end."""
 
     framework: str
@@ -249,6 +232,7 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     packages: Packages | Unavailable
     frameworks: tuple[Framework, ...] | Unavailable
     libraries: LibraryWorld
+    program: str  # the ELF file that starts when the interpreter does; "" where none was found
     places: tuple[Place, ...]
     writable: frozenset[str]  # of the directories that are searched: those this user may write in
     activation: dict[str, bytes]  # the environment's activation scripts that are there, by path

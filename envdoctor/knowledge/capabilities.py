@@ -89,7 +89,7 @@ def compute_capability(capability: str) -> ComputeCapability | None:
 
 
 def architecture_name(capability: str) -> str:
-    """ "Ada" of "8.9"; "" for a capability that the table does not know."""
+    """The name ("Ada") of a capability ("8.9"); "" for a capability that the table does not know."""
     row = compute_capability(capability)
     return row.architecture if row else ""
 

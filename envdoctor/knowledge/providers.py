@@ -15,13 +15,11 @@ _SYSTEMS = {
     "apt": {"debian", "ubuntu", "linuxmint", "pop"},
     "dnf": {"fedora", "rhel", "centos", "rocky", "almalinux", "ol", "amzn"},
     "zypper": {"suse", "opensuse", "opensuse-leap", "opensuse-tumbleweed", "sles", "sled"},
-    "pacman": {"arch", "manjaro"},
 }
 _COMMANDS = {
     "apt": "sudo apt-get install",
     "dnf": "sudo dnf install",
     "zypper": "sudo zypper install",
-    "pacman": "sudo pacman -S",
     "conda": "conda install -c conda-forge",
     "pip": "python -m pip install",
 }
@@ -57,7 +55,7 @@ def soname_providers() -> tuple[Provider, ...]:
 
 
 def system_manager(os_id: str, os_like: Iterable[str] = ()) -> str:
-    """ "apt" of Ubuntu; "" for a distribution that is not known (ID and ID_LIKE of os-release)."""
+    """The package manager of a distribution ("apt" of Ubuntu); "" for one not known. From os-release, ID and ID_LIKE."""
     for word in (os_id, *os_like):
         for manager, systems in _SYSTEMS.items():
             if word in systems:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from envdoctor.catalog import Severity
 from envdoctor.checks.machine import (
     driver_cuda_version,
+    driver_libraries,
     driver_version,
     gpus,
     simulated,
@@ -73,7 +74,7 @@ def _chosen(chosen_by: str) -> str:
 def _driver(facts: Facts, terminal: Terminal) -> str:
     version, cuda = driver_version(facts), driver_cuda_version(facts)
     if not version and not cuda:
-        libraries = {lib.version for lib in facts.driver.libraries if lib.version}
+        libraries = {lib.version for lib in driver_libraries(facts) if lib.version}
         return f"driver {', '.join(sorted(libraries))}, silent" if libraries else "no NVIDIA driver"
     serves = f" (CUDA {terminal.symbol('at most')} {cuda})" if cuda else ""
     kind = "SIMULATED driver" if simulated(facts) else "driver"

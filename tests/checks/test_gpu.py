@@ -60,7 +60,7 @@ def test_the_lowest_capability_itself_is_new_enough(tmp_path: Path) -> None:
 def test_one_lost_gpu_does_not_hide_the_other(tmp_path: Path) -> None:
     checked = check_inside(workstation(tmp_path / "m", gpus=(RTX_4090.lost, H100)), "--quick")
     found = checked.report["facts"]["driver"]["nvml"]["gpus"]
-    assert [g.get("kind") for g in found] == ["unavailable", None]
+    assert [g["is"] for g in found] == ["unavailable", "gpu"]
     assert "lost" in found[0]["reason"].lower()
 
 

@@ -16,7 +16,6 @@ from envdoctor.resolution import Candidate, FrameworkLibraries, Need
 from envdoctor.shell import quoted
 from envdoctor.versions import library_version
 
-
 # `nvidia-cudnn-cu12<10.0,>=9.3.0.75; …` -> 9.3. packaging's parser would cost 20 ms at every start.
 _CUDNN_BOUND = re.compile(r"nvidia-cudnn[^;]*?(?:>=|==)\s*(?P<version>\d+\.\d+)")
 

@@ -17,7 +17,12 @@ from typing import Any
 
 import pytest
 
+from envdoctor.facts.gather import gather
+from envdoctor.facts.loader import DiskView, Process
+from envdoctor.facts.root import Root
+from envdoctor.target import Target
 from tests import environments
+from tests.facts.real_loader import replay
 from tests.machines.compile import stub_library
 from tests.machines.drivers import driver_libraries
 from tests.tree import signature
@@ -165,10 +170,6 @@ def test_the_text_report_leads_with_the_cause_and_calls_the_driver_simulated(ill
 def test_the_loader_model_names_the_files_that_tensorflow_maps(ill: Ill) -> None:
     """Predicted against real: every CUDA library that the process maps is the file that was foretold."""
     assert ill.doctor("fix", "--yes").returncode == 0
-    from envdoctor.facts.gather import gather
-    from envdoctor.facts.root import Root
-    from envdoctor.target import Target
-
     target = Target(str(ill.environment / "bin" / "python"), "--python", Root(), ill.variables)
     (libraries,) = gather(target, quick=True).resolution
     foretold = {n.soname: n.lookup.real for n in libraries.needs if n.requirement.required}
@@ -180,3 +181,21 @@ def test_the_loader_model_names_the_files_that_tensorflow_maps(ill: Ill) -> None
     mapped = {line.split()[-1] for line in done.stdout.splitlines() if "/" in line}
     assert {os.path.realpath(path) for path in foretold.values()} <= mapped
     assert libraries.driver.real in mapped
+
+
+def test_the_loader_model_agrees_on_every_library_that_tensorflow_opens(ill: Ill, tmp_path: Path) -> None:
+    """LD_DEBUG of the whole import and device listing, replayed on the model."""
+    python = ill.environment / "bin" / "python"
+    done = subprocess.run(
+        [python, "-B", "-c", LIST_GPUS],
+        env={**ill.variables, "LD_DEBUG": "libs,files", "LD_DEBUG_OUTPUT": str(tmp_path / "log")},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stdout
+    log = max(tmp_path.glob("log.*"), key=lambda path: path.stat().st_size).read_text(errors="replace")
+    process = Process(DiskView(Root(), str(python)), ill.variables, cwd=str(Path.cwd()))
+    modelled, real = replay(process, str(python), log)
+    assert modelled == real
+    assert len(real) > 100
+    assert "libcusolver.so.11" not in real

@@ -5,6 +5,7 @@ cases beside them, and they agree with an installed TensorFlow and with the fact
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import re
 import subprocess
@@ -157,7 +158,7 @@ def test_a_table_has_one_row_a_line_and_names_no_host_or_path_of_a_workplace(pat
 
 def test_every_specifier_in_the_tables_can_be_evaluated() -> None:
     specifiers = [r.torch for r in pytorch_architectures()]
-    specifiers += [r.python for r in (*pytorch_releases(), *jax_plugins())]
+    specifiers += [r.python for r in pytorch_releases()] + [r.python for r in jax_plugins()]
     specifiers += [s for r in jax_releases() for s in (r.jax, r.cuda, r.cudnn)]
     specifiers += [r.cudnn for r in cudnn_releases()]
     specifiers += [r.versions for r in all_known_issues()]
@@ -459,7 +460,7 @@ def test_the_naming_rule_and_the_toolkits_agree() -> None:
     ("soname", "cuda", "package", "directory"),
     [
         ("libcusolver.so.11", "12.5", "nvidia-cusolver-cu12", "nvidia/cusolver/lib"),
-        ("libcusolver.so.11", "11.8", "nvidia-cusolver-cu11", ""),
+        ("libcusolver.so.11", "11.8", "nvidia-cusolver-cu11", "nvidia/cusolver/lib"),
         ("libcudnn.so.9", "12", "nvidia-cudnn-cu12>=9", "nvidia/cudnn/lib"),
         ("libcudnn.so.8", "12.2", "nvidia-cudnn-cu12<9", "nvidia/cudnn/lib"),
         ("libcurand.so.10", "13.0", "nvidia-curand>=13,<14", "nvidia/cu13/lib"),
@@ -483,7 +484,8 @@ def test_wheels(soname: str, cuda: str, package: str, directory: str) -> None:
         ("libcublasLt.so.12", ("rocky", ("rhel", "centos", "fedora")), "12.5", ["libcublas-12-5"]),
         ("libcudnn.so.9", ("opensuse-leap", ("suse", "opensuse")), "12.5", ["libcudnn9-cuda-12"]),
         ("libcudart.so.10.1", ("opensuse-leap", ("suse", "opensuse")), "10.1", ["cuda-cudart-10-1"]),
-        ("libcufft.so.10", ("ubuntu", ("debian",)), "10.1", ["cuda-cufft-10-1", "libcufft10"]),
+        ("libcufft.so.10", ("ubuntu", ("debian",)), "10.1", ["cuda-cufft-10-1"]),
+        ("libcufft.so.10", ("debian", ()), "11.2", ["libcufft-11-2", "libcufft10"]),
         ("libcufft.so.10", ("fedora", ()), "11.2", ["libcufft-11-2"]),
         ("libcublas.so.12", ("fedora", ()), "12", ["libcublas-12-9"]),
         ("libnvinfer.so.7", ("ubuntu", ("debian",)), "11.2", ["libnvinfer7"]),
@@ -664,7 +666,7 @@ def test_builds_know_different_flags_and_of_others_nothing_is_certain() -> None:
 def test_every_default_and_every_listed_value_is_taken_by_its_own_flag() -> None:
     for row in xla_flags().values():
         values = [v for v in row.values if v not in row.rejected]
-        if row.default and not (row.kind in {Kind.ENUM, Kind.LIST}):
+        if row.default and row.kind not in {Kind.ENUM, Kind.LIST}:
             values.append(row.default)
         for value in values:
             verdict, _ = judged(f"--{row.name}='{value}'", build=row.known_to[0])
@@ -852,8 +854,12 @@ def test_the_pins_agree_with_the_metadata_of_the_wheel(tensorflow: Path) -> None
 
 @pytest.mark.tensorflow
 def test_the_wheel_itself_names_the_libraries_and_variables_of_the_tables(tensorflow: Path) -> None:
-    strings = (tensorflow / "tensorflow/libtensorflow_framework.so.2").read_bytes()
-    strings += (tensorflow / "tensorflow/libtensorflow_cc.so.2").read_bytes()
+    strings: set[bytes] = set()
+    for name in ("libtensorflow_framework.so.2", "libtensorflow_cc.so.2"):
+        with (tensorflow / "tensorflow" / name).open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            strings.update(re.findall(rb"(?:xla|XLA|TF)_[A-Za-z0-9_]+", content))
+            content.close()
     theirs = [v.name for v in environment_variables().values() if v.reader in {"TensorFlow", "XLA"}]
     assert [name for name in theirs if name.encode() not in strings] == []
     ours = [r.name for r in xla_flags().values() if "tensorflow 2.21" in r.known_to]

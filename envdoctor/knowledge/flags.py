@@ -171,7 +171,7 @@ def judge_flag(flag: Flag, variable: str = XLA_FLAGS, build: str = "tensorflow 2
 
 
 def _measured(build: str, rows: dict[str, FlagRow]) -> str:
-    """The measured build ("tensorflow 2.21") that stands for one ("tensorflow 2.21.3"); "" for a build whose flags were not measured."""
+    """The measured build ("tensorflow 2.21") that stands for one ("tensorflow 2.21.3"); "" for none."""
     name, _, version = build.partition(" ")
     for known in {k for row in rows.values() for k in row.known_to}:
         known_name, _, known_version = known.partition(" ")

@@ -55,7 +55,7 @@ def soname_providers() -> tuple[Provider, ...]:
 
 
 def system_manager(os_id: str, os_like: Iterable[str] = ()) -> str:
-    """The package manager of a distribution ("apt" of Ubuntu); "" for one not known. From os-release, ID and ID_LIKE."""
+    """The package manager ("apt") of an ID and ID_LIKE of os-release; "" for one that is not known."""
     for word in (os_id, *os_like):
         for manager, systems in _SYSTEMS.items():
             if word in systems:

@@ -245,3 +245,11 @@ def test_child_that_cannot_be_killed_is_abandoned(monkeypatch: pytest.MonkeyPatc
     assert outcome.hung
     assert outcome.abandoned
     assert "SIGKILL does not end it" in outcome.describe()
+
+
+def test_what_a_child_writes_just_before_it_ends_is_never_lost() -> None:
+    """It may end between two looks at its pipes."""
+    script = "import os, sys; os.write(int(sys.argv[-1]), b'last words'); os._exit(0)"
+    for _ in range(100):
+        outcome = start([sys.executable, "-I", "-S", "-c", script], ENVIRONMENT).finish(10)
+        assert outcome.result == b"last words"

@@ -108,7 +108,7 @@ def test_a_program_that_is_not_python_is_bad_usage(tmp_path: Path, body: str) ->
 
 
 def test_a_deleted_environment_that_is_still_active_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"\$VIRTUAL_ENV names .* deactivate"):
+    with pytest.raises(UsageError, match=r"\$VIRTUAL_ENV names .*deactivate"):
         choose_target(None, None, {"VIRTUAL_ENV": str(tmp_path / "gone")})
 
 

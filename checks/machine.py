@@ -72,6 +72,7 @@ def gpu_traces(facts: Facts) -> tuple[str, ...]:
     if not isinstance(driver.nodes, Unavailable):
         traces += [n.path for n in driver.nodes if n.path.removeprefix("/dev/nvidia").isdigit()]
         traces += [n.path for n in driver.nodes if n.path == "/dev/dxg" and driver_libraries(facts)]
+    traces += [p for p in facts.surroundings.wsl_libraries if p.endswith("/libcuda.so.1")]
     if isinstance(driver.kernel_module, str) and driver.kernel_module:
         traces.append(f"kernel module nvidia {driver.kernel_module}")
     if not traces and isinstance(driver.pci, Unavailable) and isinstance(driver.nodes, Unavailable):

@@ -153,16 +153,18 @@ def check(
     Exit code: 0 nothing is wrong; 1 a finding at or above --fail-on; 2 bad usage; 3 nothing failed, but
     something that matters could not be judged; 4 a defect of envdoctor.
     """
-    from envdoctor.diagnose import diagnose  # noqa: PLC0415
+    from envdoctor.diagnose import diagnose, plugin_failed  # noqa: PLC0415
     from envdoctor.fixes.propose import propose  # noqa: PLC0415
+    from envdoctor.plugins import load_plugins  # noqa: PLC0415
 
+    failures = tuple(plugin_failed(f.plugin, f.reason) for f in load_plugins())
     if list_checks:
         _list_checks()
         return OK
     started = time.perf_counter()
     target = _target(python, root, gpu=gpu, timeout=timeout)
     facts = _gather(target, quick=quick, color=color)
-    diagnosis = diagnose(facts, _union(select), _union(ignore))
+    diagnosis = diagnose(facts, _union(select), _union(ignore), failures)
     proposal = propose(facts, diagnosis)
     if as_json or output == "json":
         from envdoctor.report.envelope import check_document, encode  # noqa: PLC0415
@@ -298,9 +300,9 @@ def _exit_code(diagnosis: Diagnosis, fail_on: str) -> int:
 
 
 def _list_checks() -> None:
-    from envdoctor.catalog import CONDITIONS  # noqa: PLC0415
+    from envdoctor.catalog import rows  # noqa: PLC0415
 
-    for row in CONDITIONS:
+    for row in rows():
         if row.check:
             how = "runs the framework" if row.runs_framework else "facts"
             click.echo(f"{row.code}  {row.severity.value:<8} {row.name:<34} {how}")

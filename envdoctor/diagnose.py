@@ -9,9 +9,9 @@ from enum import Enum
 
 from msgspec import Struct
 
-from envdoctor.catalog import CONDITIONS, Condition, Severity, condition
+from envdoctor.catalog import Condition, Severity, condition, rows
 from envdoctor.facts.model import Facts, Framework, FrameworkRun, NotKnownError, Unavailable
-from envdoctor.finding import Finding, SkipError, Unknown
+from envdoctor.finding import Evidence, Finding, SkipError, Unknown
 
 Check = Callable[[Facts], Iterable["Finding | Unknown"]]
 
@@ -80,23 +80,26 @@ class Diagnosis(Struct, frozen=True, kw_only=True):
 
 
 def diagnose(
-    facts: Facts, select: frozenset[str] = frozenset(), ignore: frozenset[str] = frozenset()
+    facts: Facts,
+    select: frozenset[str] = frozenset(),
+    ignore: frozenset[str] = frozenset(),
+    plugin_failures: tuple[Finding, ...] = (),
 ) -> Diagnosis:
     """Everything that the facts show. `select` and `ignore` are codes; an empty `select` means all."""
-    findings: list[Finding] = []
+    findings: list[Finding] = [f for f in plugin_failures if f.code not in ignore]
     results: dict[str, CheckResult] = {}
     defects: list[str] = []
-    for reference, rows in checks().items():
-        wanted = [r for r in rows if (not select or r.code in select) and r.code not in ignore]
+    for reference, offered in checks().items():
+        wanted = [r for r in offered if (not select or r.code in select) and r.code not in ignore]
         if wanted:
             said, defect = _run(reference, wanted, facts)
-            findings += [f for f in said[0] if f.code in {r.code for r in wanted}]
+            findings += [f for f in said[0] if f.code in {"PLG001", *(r.code for r in wanted)}]
             results |= {r.code: r for r in said[1]}
             defects += defect
     linked = link(findings)
     return Diagnosis(
         findings=linked,
-        checks=tuple(results[row.code] for row in CONDITIONS if row.code in results),
+        checks=tuple(results[row.code] for row in rows() if row.code in results),
         verdicts=_verdicts(facts, linked, tuple(results.values())),
         defects=tuple(defects),
     )
@@ -105,7 +108,7 @@ def diagnose(
 def checks() -> dict[str, list[Condition]]:
     """Every check function, as "module:function", with the rows it can report."""
     found: dict[str, list[Condition]] = {}
-    for row in CONDITIONS:
+    for row in rows():
         if row.check:
             found.setdefault(row.check, []).append(row)
     return found
@@ -113,8 +116,14 @@ def checks() -> dict[str, list[Condition]]:
 
 def load(reference: str) -> Check:
     module, _, function = reference.partition(":")
-    check: Check = getattr(importlib.import_module(f"envdoctor.checks.{module}"), function)
+    full = module if is_plugin(reference) else f"envdoctor.checks.{module}"
+    check: Check = getattr(importlib.import_module(full), function)
     return check
+
+
+def is_plugin(reference: str) -> bool:
+    """A plugin names its module in full; ours stand in envdoctor.checks."""
+    return "." in reference.partition(":")[0]
 
 
 def _run(
@@ -138,7 +147,10 @@ def _run(
             rest = Status.SKIP
     except Exception as error:  # noqa: BLE001  one check's defect must not cost the report
         rest, reason = Status.UNKNOWN, f"the check itself failed: {type(error).__name__}: {error}"
-        defects = [f"{reference}: {type(error).__name__}: {error}"]
+        if is_plugin(reference):
+            findings.append(plugin_failed(reference, f"{type(error).__name__}: {error}"))
+        else:
+            defects = [f"{reference}: {type(error).__name__}: {error}"]
     ms = (time.perf_counter() - started) * 1e3 / len(rows)
     results = []
     for row in rows:
@@ -155,6 +167,15 @@ def _run(
             status, why = rest, reason
         results.append(CheckResult(code=row.code, status=status, reason=why, ms=round(ms, 3)))
     return (findings, results), defects
+
+
+def plugin_failed(plugin: str, reason: str) -> Finding:
+    return Finding(
+        code="PLG001",
+        subject=plugin,
+        message=f"the plugin {plugin} failed, and its conditions were not looked for: {reason}",
+        evidence=(Evidence("plugin", plugin), Evidence("said", reason)),
+    )
 
 
 def _rank(severity: Severity) -> int:

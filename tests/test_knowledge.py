@@ -153,7 +153,7 @@ def test_a_table_has_one_row_a_line_and_names_no_host_or_path_of_a_workplace(pat
     assert text.isascii()
     rows = json.loads(text)["rows"]
     assert len([line for line in text.splitlines() if line.startswith("  {")]) == len(rows)
-    assert not re.search(r"\.\./shared|/root/|/work/|/tmp/\w+gen|pypi\.org|anaconda\.org|debian\.org", text)
+    assert not re.search(r"https?://|[.](?:org|com)\b|/(?:root|home|work|tmp)/", text)
 
 
 def test_every_specifier_in_the_tables_can_be_evaluated() -> None:
@@ -585,6 +585,9 @@ def judged(text: str, variable: str = XLA_FLAGS, build: str = "tensorflow 2.21.0
         ("--xla_cpu_enable_fast_math=", Verdict.WRONG_TYPE),
         ("--xla_backend_optimization_level=2", Verdict.OK),
         ("--xla_backend_optimization_level=-1", Verdict.OK),
+        ("--xla_backend_optimization_level=' +2 '", Verdict.OK),
+        ("--xla_backend_optimization_level=99999999999", Verdict.WRONG_TYPE),
+        ("--xla_backend_optimization_level=", Verdict.WRONG_TYPE),
         ("--xla_backend_optimization_level=2.5", Verdict.WRONG_TYPE),
         ("--xla_backend_optimization_level=0x2", Verdict.WRONG_TYPE),
         ("--xla_backend_optimization_level=2,--xla_b", Verdict.WRONG_TYPE),
@@ -639,6 +642,10 @@ def test_a_flag_in_the_wrong_variable() -> None:
     [
         ("--tf_xla_auto_jit=fusible", Verdict.OK),
         ("--tf_xla_auto_jit=single-gpu(2)", Verdict.OK),
+        ("--tf_xla_auto_jit=' 2 '", Verdict.OK),
+        ("--tf_xla_auto_jit=Fusible", Verdict.WRONG_TYPE),
+        ("--tf_xla_auto_jit=single-gpu(x)", Verdict.WRONG_TYPE),
+        ("--tf_xla_auto_jit=99999999999", Verdict.WRONG_TYPE),
         ("--tf_xla_auto_jit=on", Verdict.WRONG_TYPE),
         ("--tf_xla_auto_jit", Verdict.NO_VALUE),
         ("--tf_xla_cpu_global_jit", Verdict.OK),

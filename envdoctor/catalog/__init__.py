@@ -15,12 +15,13 @@ from envdoctor.catalog import (
     library_files,
     packages,
     placement,
+    plugins,
     threads,
     xla,
 )
 from envdoctor.catalog.condition import Condition, Repair, Severity
 
-__all__ = ["CONDITIONS", "Condition", "Repair", "Severity", "condition", "find"]
+__all__ = ["CONDITIONS", "Condition", "Repair", "Severity", "add", "condition", "find", "rows"]
 
 AREAS = (
     host,
@@ -37,10 +38,25 @@ AREAS = (
     placement,
     threads,
     environment,
+    plugins,
 )
 CONDITIONS: tuple[Condition, ...] = tuple(row for area in AREAS for row in area.CONDITIONS)
-_BY_CODE = {row.code: row for row in CONDITIONS}
+_BY_CODE = {row.code: row for row in CONDITIONS}  # plugins add theirs
 _BY_NAME = {row.name: row for row in CONDITIONS}
+
+
+def rows() -> tuple[Condition, ...]:
+    """Every row, those of plugins last."""
+    return tuple(_BY_CODE.values())
+
+
+def add(offered: tuple[Condition, ...]) -> None:
+    """Take in a plugin's rows; ValueError where a code or name is taken, and then none of them."""
+    for row in offered:
+        if row.code in _BY_CODE or row.name in _BY_NAME:
+            raise ValueError(f"{row.code} ({row.name}) is taken")
+    _BY_CODE.update({row.code: row for row in offered})
+    _BY_NAME.update({row.name: row for row in offered})
 
 
 def condition(code: str) -> Condition:

@@ -54,6 +54,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA Container Toolkit installation guide", "docs.docker.com: GPU support in Compose"),
+        check="containers:check_container_without_gpu",
     ),
     Condition(
         code="HST006",
@@ -96,6 +97,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA Container Toolkit installation guide",),
+        check="containers:check_toolkit",
     ),
     Condition(
         code="HST007",
@@ -151,6 +153,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "NVIDIA/nvidia-container-toolkit#48",
             "NVIDIA/nvidia-container-toolkit#1227",
         ),
+        check="containers:check_lost_gpu",
     ),
     Condition(
         code="HST008",
@@ -189,6 +192,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("moby/moby#42680", "moby/moby#42681", "actions/runner-images#3812"),
+        check="containers:check_seccomp_clone3",
     ),
     Condition(
         code="HST009",
@@ -220,6 +224,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA CUDA on WSL user guide",),
+        check="containers:check_wsl_library_path",
     ),
     Condition(
         code="HST010",
@@ -260,6 +265,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA CUDA on WSL user guide",),
+        check="containers:check_wsl_linux_driver",
     ),
     Condition(
         code="HST011",
@@ -290,5 +296,6 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("A host", "", ("sudo mount -o remount,size=50% /dev/shm",)),
         ),
         sources=("NCCL troubleshooting: shared memory", "PyTorch README: Docker image"),
+        check="containers:check_shared_memory",
     ),
 )

@@ -304,6 +304,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("Otherwise", "Turn Secure Boot off in the firmware's settings, where policy allows it."),
         ),
         sources=("Ubuntu wiki: UEFI/SecureBoot", "RPM Fusion: Howto/Secure Boot", "mokutil(1)"),
+        check="host:check_secure_boot",
     ),
     Condition(
         code="DRV007",

@@ -49,6 +49,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("PEP 600 (manylinux)", "ld.so(8)"),
+        check="host:check_c_libraries",
     ),
     Condition(
         code="HST002",
@@ -93,6 +94,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("ld.so(8)", "GCC manual: ABI policy and guidelines"),
+        check="host:check_c_libraries",
     ),
     Condition(
         code="HST003",
@@ -129,6 +131,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("tensorflow/tensorflow#17411", "tensorflow/tensorflow#19104"),
+        check="host:check_cpu_instructions",
     ),
     Condition(
         code="HST004",
@@ -167,5 +170,6 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("tensorflow.org/install/pip", "TensorFlow 2.10 and 2.11 release notes"),
+        check="host:check_platform",
     ),
 )

@@ -58,6 +58,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("THR004",),
         sources=("dmlc/xgboost#7653", "sched_setaffinity(2)", "kernel documentation: cgroup v2, cpu.max"),
+        check="threads:check_oversubscription",
     ),
     Condition(
         code="THR002",
@@ -146,6 +147,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("THR001",),
         sources=("pthread_create(3)", "getrlimit(2)", "OpenBLAS FAQ"),
+        check="threads:check_thread_limit",
     ),
     Condition(
         code="THR004",
@@ -188,6 +190,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "GNU libgomp manual: environment variables",
             "tensorflow/core/common_runtime/process_util.cc",
         ),
+        check="threads:check_variables_valid",
     ),
     Condition(
         code="THR005",
@@ -223,5 +226,6 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("OpenBLAS: runtime variables", "oneMKL developer guide: environment variables"),
+        check="threads:check_variables_agree",
     ),
 )

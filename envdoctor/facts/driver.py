@@ -12,18 +12,18 @@ import stat
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from envdoctor.facts.child import Child, Outcome, start
+from envdoctor.facts.gpu_state import names_by_number, read_link, read_profiling, with_owners
+from envdoctor.facts.kernel_log import read_kernel_log
 from envdoctor.facts.model import (
-    CudaDevice,
     CudaDriver,
     DeviceNode,
     Driver,
     DriverLibrary,
-    Gpu,
     Nvml,
     PciGpu,
     ProbeFailure,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from envdoctor.facts.root import Root
 
-T = TypeVar("T")
 VERSION_FILE = "/proc/driver/nvidia/version"
 MODULES = ("nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm", "nouveau")
 NOT_EXECUTED = Unavailable("another root is examined; nothing is executed")
@@ -80,12 +79,14 @@ def gather_driver(
     modules = _modules(root)
     pci = _pci(root)
     nodes = _nodes(root)
+    loaded = bool(kernel_module) or bool(pci)
+    kernel_log = read_kernel_log(root) if loaded else Unavailable("no NVIDIA driver, and no GPU, to look for")
     nvml: Nvml | ProbeFailure | Unavailable
     cuda: CudaDriver | ProbeFailure | Unavailable
     if isinstance(probes, Unavailable):
         nvml = cuda = probes
     else:
-        nvml = _nvml(_finish(probes.nvml, deadline_s))
+        nvml = _nvml(_finish(probes.nvml, deadline_s), root)
         cuda = _cuda(_finish(probes.cuda, deadline_s))
     return Driver(
         kernel_module=kernel_module,
@@ -95,6 +96,8 @@ def gather_driver(
         libraries=libraries,
         nvml=nvml,
         cuda=cuda,
+        kernel_log=kernel_log,
+        profiling=read_profiling(root),
     )
 
 
@@ -143,7 +146,14 @@ def _pci(root: Root) -> tuple[PciGpu, ...] | Unavailable:
         except OSError:  # it was unplugged, or the bus lost it, since the directory was listed
             continue
         if vendor == _VENDOR_NVIDIA and kind.startswith(_CLASS_DISPLAY):
-            gpus.append(PciGpu(address=address, device_id=device, kernel_driver=_bound_driver(root, address)))
+            gpus.append(
+                PciGpu(
+                    address=address,
+                    device_id=device,
+                    kernel_driver=_bound_driver(root, address),
+                    link=read_link(root, f"{_PCI}/{address}"),
+                )
+            )
     return tuple(gpus)
 
 
@@ -161,7 +171,7 @@ def _nodes(root: Root) -> tuple[DeviceNode, ...] | Unavailable:
         return _unreadable("/dev", error)
     if not names:
         return ()
-    owners, groups = _names(root, "/etc/passwd"), _names(root, "/etc/group")
+    owners, groups = names_by_number(root, "/etc/passwd"), names_by_number(root, "/etc/group")
     nodes = []
     for name in names:
         path = f"/dev/{name}"
@@ -183,72 +193,7 @@ def _nodes(root: Root) -> tuple[DeviceNode, ...] | Unavailable:
     return tuple(nodes)
 
 
-def _names(root: Root, path: str) -> dict[int, str]:
-    """Names by number, from the file itself: getpwuid may wait for a directory server."""
-    try:
-        rows = [line.split(":") for line in root.read_text(path).splitlines()]
-    except OSError:
-        return {}
-    return {int(row[2]): row[0] for row in rows if len(row) > 2 and row[2].isdigit()}
-
-
 # --- what its libraries answer ----------------------------------------------------------------------
-
-
-class _Reason(msgspec.Struct, frozen=True):
-    unavailable: str
-
-
-class _Gpu(msgspec.Struct, frozen=True):
-    """A GPU as nvml_probe.py writes it: all of it, or why there is none of it."""
-
-    index: int = -1
-    name: str = ""
-    uuid: str = ""
-    pci_address: str | _Reason = ""
-    compute_capability: str | _Reason = ""
-    memory_bytes: int | _Reason = 0
-    memory_used_bytes: int | _Reason = 0
-    unavailable: str = ""
-
-    def fact(self) -> Gpu | Unavailable:
-        if self.unavailable:
-            return Unavailable(self.unavailable)
-        return Gpu(
-            index=self.index,
-            uuid=self.uuid,
-            name=self.name,
-            pci_address=_fact(_sysfs_address(self.pci_address)),
-            compute_capability=_fact(self.compute_capability),
-            memory_bytes=_fact(self.memory_bytes),
-            memory_used_bytes=_fact(self.memory_used_bytes),
-        )
-
-
-class _NvmlAnswer(msgspec.Struct, frozen=True):
-    error: str = ""
-    code: int | None = None
-    unavailable: str = ""
-    driver_version: str = ""
-    cuda_version: str = ""
-    simulated: bool = False
-    gpus: tuple[_Gpu, ...] = ()
-
-
-class _CudaAnswer(msgspec.Struct, frozen=True):
-    error: str = ""
-    code: int | None = None
-    version: str = ""
-    simulated: bool = False
-    devices: tuple[CudaDevice, ...] = ()
-
-
-def _sysfs_address(address: str | _Reason) -> str | _Reason:
-    """NVML writes the PCI domain with eight digits, in capitals; the kernel "0000:01:00.0"."""
-    if isinstance(address, _Reason):
-        return address
-    domain, _, rest = address.lower().partition(":")
-    return f"{domain.lstrip('0'):0>4}:{rest}"
 
 
 def _script(name: str) -> str:
@@ -259,31 +204,26 @@ def _finish(child: Child, deadline_s: float) -> Outcome:
     return child.finish(child.started + deadline_s - time.monotonic())
 
 
-def _nvml(outcome: Outcome) -> Nvml | ProbeFailure | Unavailable:
+def _nvml(outcome: Outcome, root: Root) -> Nvml | ProbeFailure | Unavailable:
+    decoder: msgspec.json.Decoder[Nvml | ProbeFailure | Unavailable]
+    decoder = msgspec.json.Decoder(Nvml | ProbeFailure | Unavailable)
     try:
-        answer = msgspec.json.decode(outcome.result, type=_NvmlAnswer)
+        answer = decoder.decode(outcome.result)
     except msgspec.DecodeError:
         return _failure(outcome)
-    if answer.unavailable:
-        return Unavailable(answer.unavailable)
-    if answer.error:
-        return ProbeFailure(ProbeFailureKind.ERROR, answer.error, answer.code)
-    return Nvml(
-        driver_version=answer.driver_version,
-        cuda_version=answer.cuda_version,
-        simulated=answer.simulated,
-        gpus=tuple(gpu.fact() for gpu in answer.gpus),
-    )
+    if not isinstance(answer, Nvml):
+        return answer
+    gpus = tuple(gpu if isinstance(gpu, Unavailable) else with_owners(root, gpu) for gpu in answer.gpus)
+    return msgspec.structs.replace(answer, gpus=gpus)
 
 
 def _cuda(outcome: Outcome) -> CudaDriver | ProbeFailure:
+    decoder: msgspec.json.Decoder[CudaDriver | ProbeFailure]
+    decoder = msgspec.json.Decoder(CudaDriver | ProbeFailure)
     try:
-        answer = msgspec.json.decode(outcome.result, type=_CudaAnswer)
+        return decoder.decode(outcome.result)
     except msgspec.DecodeError:
         return _failure(outcome)
-    if answer.error:
-        return ProbeFailure(ProbeFailureKind.ERROR, answer.error, answer.code)
-    return CudaDriver(version=answer.version, simulated=answer.simulated, devices=answer.devices)
 
 
 def _failure(outcome: Outcome) -> ProbeFailure:
@@ -294,10 +234,6 @@ def _failure(outcome: Outcome) -> ProbeFailure:
     elif outcome.signal:
         kind = ProbeFailureKind.SIGNAL
     return ProbeFailure(kind, outcome.describe())
-
-
-def _fact(value: T | _Reason) -> T | Unavailable:
-    return Unavailable(value.unavailable) if isinstance(value, _Reason) else value
 
 
 def _unreadable(path: str, error: OSError) -> Unavailable:

@@ -29,6 +29,7 @@ _DT_FLAGS_1, _DT_VERDEF, _DT_VERDEFNUM = 0x6FFFFFFB, 0x6FFFFFFC, 0x6FFFFFFD
 _DT_VERNEED, _DT_VERNEEDNUM = 0x6FFFFFFE, 0x6FFFFFFF
 _DF_1_NODEFLIB, _DF_1_PIE = 0x800, 0x8000000
 _VER_FLG_BASE = 1  # the definition that stands for the file itself
+_VER_FLG_WEAK = 2  # only weak symbols need the version: the loader does without it
 
 # e_machine, bits, big-endian: the name that `uname -m` gives such a machine.
 _MACHINES = {
@@ -212,7 +213,9 @@ class _Headers:
         """DT_VERNEED and DT_VERDEF: linked lists, the same in both classes (the gABI's Symbol Versioning)."""
         needed = {
             self._string(library): tuple(
-                self._string(name) for _, (_, _, _, name, _) in self._linked(at + first, "IHHII", count)
+                self._string(name)
+                for _, (_, flags, _, name, _) in self._linked(at + first, "IHHII", count)
+                if not flags & _VER_FLG_WEAK
             )
             for at, (_, count, library, first, _) in self._table(_DT_VERNEED, _DT_VERNEEDNUM, "HHIII")
         }

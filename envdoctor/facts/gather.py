@@ -7,9 +7,13 @@ from envdoctor.facts.frameworks import read_frameworks
 from envdoctor.facts.frameworks_run import start_frameworks
 from envdoctor.facts.host import gather_host
 from envdoctor.facts.interpreter import program_of, read_interpreter
+from envdoctor.facts.jupyter import library_paths, read_jupyter
 from envdoctor.facts.libraries import read_activation, read_libraries, writable_directories
 from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unavailable
 from envdoctor.facts.packages import read_packages
+from envdoctor.facts.surroundings import gather_surroundings
+from envdoctor.facts.threads import read_threads
+from envdoctor.facts.xla import read_xla
 from envdoctor.target import Target
 
 DRIVER_SECONDS = 10.0
@@ -40,8 +44,22 @@ def gather(target: Target, *, quick: bool) -> Facts:
     )
     host = gather_host(target.root)
     program = program_of(interpreter, target.root)
+    jupyter = read_jupyter(interpreter, target.environment, target.root)
     world, places, driver_libraries = read_libraries(
-        target.root, target.environment, interpreter, program, installed
+        target.root,
+        target.environment,
+        interpreter,
+        program,
+        installed,
+        others=library_paths(jupyter, target.environment),
+    )
+    surroundings = gather_surroundings(
+        target.root,
+        host=host,
+        frameworks=installed,
+        packages=packages,
+        world=world,
+        driver_installed=bool(driver_libraries),
     )
     driver = gather_driver(
         target.root,
@@ -69,5 +87,11 @@ def gather(target: Target, *, quick: bool) -> Facts:
         places=places,
         writable=writable_directories(target.root, world),
         activation=read_activation(target.root, interpreter),
+        xla=read_xla(
+            target.root, target.environment, interpreter, packages, installed, run_tools=not quick
+        ),
+        threads=read_threads(target.root, interpreter, packages),
+        jupyter=jupyter,
         runs=runs,
+        surroundings=surroundings,
     )

@@ -216,7 +216,7 @@ def _quota(root: Root) -> float | Unavailable | None:
         return Unavailable(f"{error.filename}: {error.strerror}")
     limits = []
     try:
-        for directory, version in cpu_cgroups(groups, mounts):
+        for directory, version in cgroup_directories(groups, mounts, "cpu"):
             limit = _limit_v2(root, directory) if version == 2 else _limit_v1(root, directory)
             if limit is not None:
                 limits.append(limit)
@@ -225,8 +225,9 @@ def _quota(root: Root) -> float | Unavailable | None:
     return min(limits, default=None)
 
 
-def cpu_cgroups(cgroup: str, mountinfo: str) -> list[tuple[str, int]]:
-    """The directories that may limit CPU, innermost first, each with its cgroup version.
+def cgroup_directories(cgroup: str, mountinfo: str, controller: str) -> list[tuple[str, int]]:
+    """The directories that may limit what `controller` ("cpu", "pids") limits, innermost first, each with its
+    cgroup version.
 
     From the texts of /proc/self/cgroup and /proc/self/mountinfo (cgroups(7), proc(5)). Mounts may show
     only a part of the hierarchy (in a container, its own part at the mount point).
@@ -235,18 +236,18 @@ def cpu_cgroups(cgroup: str, mountinfo: str) -> list[tuple[str, int]]:
     for line in cgroup.splitlines():
         hierarchy, controllers, path = line.split(":", 2)
         version = 2 if hierarchy == "0" else 1
-        if version == 2 or "cpu" in controllers.split(","):
-            found += [(directory, version) for directory in _ancestry(path, version, mountinfo)]
+        if version == 2 or controller in controllers.split(","):
+            found += [(directory, version) for directory in _ancestry(path, version, mountinfo, controller)]
     return found
 
 
-def _ancestry(path: str, version: int, mountinfo: str) -> list[str]:
+def _ancestry(path: str, version: int, mountinfo: str, controller: str) -> list[str]:
     for line in mountinfo.splitlines():
         before, separator, after = line.partition(" - ")
         fields, (kind, _, options) = before.split(), [*after.split(), "", "", ""][:3]
         if not separator or len(fields) < 5 or kind != ("cgroup2" if version == 2 else "cgroup"):
             continue
-        if version == 1 and "cpu" not in options.split(","):
+        if version == 1 and controller not in options.split(","):
             continue
         top, mount = fields[3], fields[4].replace("\\040", " ")
         inside = f"{path}/".startswith(f"{top.rstrip('/')}/")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from envdoctor.facts.loader import Process
 from envdoctor.facts.loader_disk import DiskView
 from envdoctor.facts.loader_model import ElfObject, LibraryWorld, Lookup, stem
 from envdoctor.facts.model import DriverLibrary, Framework, Interpreter, Place, Unavailable
 from envdoctor.facts.root import Root
+from envdoctor.facts.surroundings import main_objects
 from envdoctor.resolution import DRIVER_SONAME, look_up
 
 ACTIVATION_SCRIPTS = (
@@ -28,6 +29,7 @@ def read_libraries(
     interpreter: Interpreter | Unavailable,
     program: str,
     frameworks: tuple[Framework, ...],
+    others: Iterable[Mapping[str, str]] = (),
 ) -> tuple[LibraryWorld, tuple[Place, ...], tuple[DriverLibrary, ...] | Unavailable]:
     """The world recorded, the places where CUDA libraries may be, and the driver's user-space libraries."""
     view = DiskView(root)
@@ -38,8 +40,12 @@ def read_libraries(
     stems = {stem(name) for name in DRIVER_SONAMES}
     for framework in frameworks:
         if framework.cuda_build is True and framework.opener:
-            look_up(view, environment, program, framework)
+            for one in (environment, *others):  # a notebook kernel may start in another environment
+                look_up(view, one, program, framework)
             stems |= {stem(r.soname) for r in framework.requirements}
+    for framework in frameworks:
+        for path in main_objects(framework, root)[:1]:  # the C libraries that come with `import`
+            process.dlopen(path)
     for place in places:
         view.look_at_directory(place.directory)
     return _closed(view, stems), places, _driver_libraries(driver)

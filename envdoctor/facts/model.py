@@ -13,6 +13,13 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from envdoctor.facts.loader_model import LibraryWorld
+from envdoctor.facts.model_containers import Surroundings
+from envdoctor.facts.model_gpu import NOT_ASKED, GpuFailure, KernelLog, PcieLink, Profiling
+from envdoctor.facts.model_gpu import Gpu as Gpu
+from envdoctor.facts.model_jupyter import Jupyter
+from envdoctor.facts.model_packages import CondaPackage
+from envdoctor.facts.model_threads import Threads
+from envdoctor.facts.model_xla import Xla
 from envdoctor.facts.unavailable import NotKnownError as NotKnownError
 from envdoctor.facts.unavailable import Unavailable as Unavailable
 from envdoctor.facts.unavailable import known as known
@@ -54,6 +61,7 @@ class PciGpu(Struct, frozen=True, kw_only=True):
     address: str  # "0000:01:00.0"
     device_id: str  # "0x2684"
     kernel_driver: str  # "nvidia", "nouveau", "vfio-pci"; "" when none is bound
+    link: PcieLink | Unavailable = NOT_ASKED
 
 
 class DeviceNode(Struct, frozen=True, kw_only=True):
@@ -88,35 +96,20 @@ class ProbeFailure(Struct, frozen=True, tag="probe-failure", tag_field="is"):
     code: int | None = None  # the library's own error number, where it gave one
 
 
-class GpuProcess(Struct, frozen=True, kw_only=True):
-    pid: int
-    name: str | Unavailable
-    memory_bytes: int | None
-
-
-class Gpu(Struct, frozen=True, kw_only=True, tag="gpu", tag_field="is"):
-    """One GPU as NVML describes it."""
-
-    index: int
-    uuid: str
-    name: str
-    pci_address: str | Unavailable
-    compute_capability: str | Unavailable  # "8.9"
-    memory_bytes: int | Unavailable
-    memory_used_bytes: int | Unavailable
-
-
 class Nvml(Struct, frozen=True, kw_only=True, tag="nvml", tag_field="is"):
     driver_version: str  # "550.54.14"
     cuda_version: str  # the newest CUDA that this driver serves, "12.4"
     simulated: bool
     gpus: tuple[Gpu | Unavailable, ...]  # one lost GPU does not hide the others
+    failures: tuple[GpuFailure, ...] = ()  # of those that are Unavailable, the error numbers
 
 
 class CudaDevice(Struct, frozen=True, kw_only=True):
     name: str
     compute_capability: str
     memory_bytes: int
+    multiprocessors: int = 0  # 0: not told
+    virtual_memory: bool = True  # CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED
 
 
 class CudaDriver(Struct, frozen=True, kw_only=True, tag="cuda-driver", tag_field="is"):
@@ -135,6 +128,8 @@ class Driver(Struct, frozen=True, kw_only=True):
     libraries: tuple[DriverLibrary, ...] | Unavailable
     nvml: Nvml | ProbeFailure | Unavailable
     cuda: CudaDriver | ProbeFailure | Unavailable
+    kernel_log: KernelLog | Unavailable = NOT_ASKED
+    profiling: Profiling | Unavailable = NOT_ASKED
 
 
 # --- packages and frameworks ------------------------------------------------------------------------
@@ -146,10 +141,14 @@ class Distribution(Struct, frozen=True, kw_only=True):
     location: str  # the directory that holds its .dist-info
     requires: tuple[str, ...] = ()  # raw Requires-Dist; only kept for frameworks and nvidia-* wheels
     problem: str = ""  # METADATA that could not be read
+    installer: str = ""  # who wrote it, "pip", "uv", "conda"; only kept for those whose METADATA is
 
 
 class Packages(Struct, frozen=True, kw_only=True, tag="packages", tag_field="is"):
     distributions: tuple[Distribution, ...]
+    conda: tuple[CondaPackage, ...] = ()
+    manager: str = "pip"  # what keeps this environment: "pip", "uv", "poetry", "conda"
+    externally_managed: bool = False  # pip refuses to install here (PEP 668)
 
     def named(self, name: str) -> tuple[Distribution, ...]:
         return tuple(d for d in self.distributions if d.name == name)
@@ -236,7 +235,11 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     places: tuple[Place, ...]
     writable: frozenset[str]  # of the directories that are searched: those this user may write in
     activation: dict[str, bytes]  # the environment's activation scripts that are there, by path
+    xla: Xla
+    threads: Threads
+    jupyter: Jupyter | Unavailable
     runs: tuple[FrameworkRun | FrameworkCrash, ...] | Unavailable
+    surroundings: Surroundings = Surroundings()
 
     @cached_property
     def resolution(self) -> tuple[FrameworkLibraries, ...]:

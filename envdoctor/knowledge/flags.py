@@ -20,11 +20,12 @@ TF_XLA_FLAGS = "TF_XLA_FLAGS"
 _WHITE = " \t\r\n"
 _NAME = re.compile(r"[-_A-Za-z0-9]*")
 _WORD = re.compile(r"[^ \t\r\n]*")
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+")  # sscanf("%d%c"): space before, nothing after
+_INTEGER = re.compile(r"\s*([+-]?[0-9]+)\s*")  # white space around and a sign are taken, 0x is not: measured
 _FLOAT = re.compile(
-    r"\s*[+-]?(?:inf|infinity|nan|0x[0-9a-f]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE
+    r"\s*[+-]?(?:inf|infinity|nan|0x[0-9a-f]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*",
+    re.IGNORECASE,
 )
-_AUTO_JIT = re.compile(r"[+-]?[0-9]+|fusible|single-gpu\([+-]?[0-9]+\)")
+_SINGLE_GPU = re.compile(r"single-gpu\(([^)]*)\)")
 
 
 class Kind(Enum):
@@ -190,8 +191,7 @@ def _judge_value(row: FlagRow, value: str | None, measured: str) -> Verdict:
         if value.lower() not in {"true", "false", "1", "0"}:
             return Verdict.WRONG_TYPE
         value = "true" if value.lower() in {"true", "1"} else "false"
-    patterns = {Kind.INT32: _INTEGER, Kind.INT64: _INTEGER, Kind.FLOAT: _FLOAT, Kind.AUTO_JIT: _AUTO_JIT}
-    if row.kind in patterns and not patterns[row.kind].fullmatch(value):
+    if not _right_type(row.kind, value):
         return Verdict.WRONG_TYPE
     if value in row.rejected and (not row.rejected_by or measured in row.rejected_by):
         return Verdict.WRONG_VALUE
@@ -207,11 +207,27 @@ def _judge_value(row: FlagRow, value: str | None, measured: str) -> Verdict:
     return Verdict.WRONG_VALUE if row.complete else Verdict.NOT_JUDGED
 
 
+def _right_type(kind: Kind, value: str) -> bool:
+    if kind is Kind.FLOAT:
+        return bool(_FLOAT.fullmatch(value))
+    if kind is Kind.AUTO_JIT:
+        single = _SINGLE_GPU.fullmatch(value)
+        return value == "fusible" or _fits(single[1] if single else value, 32)
+    if kind in {Kind.INT32, Kind.INT64}:
+        return _fits(value, 64 if kind is Kind.INT64 else 32)
+    return True
+
+
+def _fits(value: str, bits: int) -> bool:
+    match = _INTEGER.fullmatch(value)
+    return match is not None and -(1 << (bits - 1)) <= int(match[1]) < 1 << (bits - 1)
+
+
 def _expected(row: FlagRow) -> str:
     if row.kind is Kind.BOOL:
         return "true or false (or 1, 0, or the bare flag)"
     if row.kind in {Kind.INT32, Kind.INT64}:
-        return "a decimal integer"
+        return f"a decimal integer of {row.kind.value[3:]} bits"
     if row.kind is Kind.FLOAT:
         return "a number"
     if row.kind is Kind.AUTO_JIT:

@@ -43,3 +43,10 @@ def test_a_cpu_build_on_a_machine_without_a_gpu_is_no_finding(tmp_path: Path) ->
         Machine(tmp_path / "m").os("debian", "12").venv().tensorflow(distribution="tensorflow-cpu", cuda="")
     )
     assert machine.check().codes == ["GPU001"]
+
+
+def no_alarm(machine: Machine) -> None:
+    """No error and no warning; notes may stand."""
+    checked = machine.check()
+    loud = [f for f in checked.report["findings"] if f["severity"] != "note"]
+    assert (checked.status, loud) == (0, [])

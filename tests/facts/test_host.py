@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from envdoctor.facts.host import cpu_cgroups, cpu_model, gather_host
+from envdoctor.facts.host import cgroup_directories, cpu_model, gather_host
 from envdoctor.facts.model import Host, Unavailable
 from envdoctor.facts.root import Root
 from tests.machines.machine import Machine
@@ -228,16 +228,16 @@ def test_cgroup_v1_is_read_from_its_own_hierarchy(machine: Machine) -> None:
 
 def test_container_that_sees_only_its_part_of_the_hierarchy() -> None:
     mountinfo = "40 31 0:30 /docker/abc /sys/fs/cgroup/cpu ro - cgroup cgroup rw,cpu\n"
-    assert cpu_cgroups("3:cpu:/docker/abc\n", mountinfo) == [("/sys/fs/cgroup/cpu", 1)]
-    assert cpu_cgroups("3:cpu:/docker/abc/job\n", mountinfo) == [
+    assert cgroup_directories("3:cpu:/docker/abc\n", mountinfo, "cpu") == [("/sys/fs/cgroup/cpu", 1)]
+    assert cgroup_directories("3:cpu:/docker/abc/job\n", mountinfo, "cpu") == [
         ("/sys/fs/cgroup/cpu/job", 1),
         ("/sys/fs/cgroup/cpu", 1),
     ]
-    assert cpu_cgroups("3:cpu:/docker/abcdef\n", mountinfo) == [("/sys/fs/cgroup/cpu", 1)]
+    assert cgroup_directories("3:cpu:/docker/abcdef\n", mountinfo, "cpu") == [("/sys/fs/cgroup/cpu", 1)]
 
 
 def test_cgroup_outside_the_namespace_is_read_at_the_mount() -> None:
-    assert cpu_cgroups("0::/../../other\n", V2_MOUNT)[-1] == ("/sys/fs/cgroup", 2)
+    assert cgroup_directories("0::/../../other\n", V2_MOUNT, "cpu")[-1] == ("/sys/fs/cgroup", 2)
 
 
 def test_hybrid_hierarchy_is_read_in_both_versions() -> None:
@@ -245,7 +245,7 @@ def test_hybrid_hierarchy_is_read_in_both_versions() -> None:
         "35 31 0:30 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
         "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n"
     )
-    assert cpu_cgroups("1:cpu:/\n0::/\n", mountinfo) == [
+    assert cgroup_directories("1:cpu:/\n0::/\n", mountinfo, "cpu") == [
         ("/sys/fs/cgroup/cpu", 1),
         ("/sys/fs/cgroup/unified", 2),
     ]
@@ -266,7 +266,7 @@ def test_limit_that_makes_no_sense_is_unavailable(
 
 
 def test_mountinfo_that_makes_no_sense_gives_no_directory() -> None:
-    assert cpu_cgroups("0::/\n", "x - cgroup2\n\n - \nab cd\n") == []
+    assert cgroup_directories("0::/\n", "x - cgroup2\n\n - \nab cd\n", "cpu") == []
 
 
 @pytest.mark.skipif(

@@ -30,7 +30,7 @@ def test_a_healthy_machine_has_no_plan(machine: Machine) -> None:
 
 
 def test_the_missing_link_goes_where_the_librarys_own_needs_still_resolve(machine: Machine) -> None:
-    """libcusolver finds libcublas through $ORIGIN/../../cublas/lib: a link at another depth would break that."""
+    """libcusolver finds libcublas by $ORIGIN/../../cublas/lib: a link at another depth would break that."""
     site = machine.site_packages
     machine.path(f"{site}/{LINK}").unlink()
     machine.path(f"{site}/tensorrt").mkdir()  # in the RUNPATH too, one level higher

@@ -32,21 +32,34 @@ static int lookup(int code, int column, const char **text) {
 int cuGetErrorName(int code, const char **name) { return lookup(code, 1, name); }
 int cuGetErrorString(int code, const char **text) { return lookup(code, 2, text); }
 
-/* CUDA_VISIBLE_DEVICES: indices or beginnings of UUIDs; what follows a bad one is not seen either. */
+/* CUDA_VISIBLE_DEVICES: indices as strtol reads them, beginnings of UUIDs that fit one device only, or MIG
+ * devices; the first entry decides which of the three. What follows a bad one is not seen either, and who is
+ * named twice hides all. Source: CUDA programming guide; experiments behind pytorch/pytorch#84879 and #92315. */
 static const struct gpu *find(const char *word) {
-    if (!strncmp(word, "GPU-", 4)) {
-        for (int i = 0; i < usable_count; i++)
-            if (!strncmp(usable[i]->uuid, word, strlen(word))) return usable[i];
-        return NULL;
+    const struct gpu *found = NULL;
+    int mig = !strncmp(word, "MIG-", 4);
+    if (!mig && strncmp(word, "GPU-", 4)) {
+        char *end;
+        long index = strtol(word, &end, 10);
+        return end != word && index >= 0 && index < usable_count ? usable[index] : NULL;
     }
-    char *end;
-    long index = strtol(word, &end, 10);
-    return end != word && index >= 0 && index < usable_count ? usable[index] : NULL;
+    for (int i = 0; i < usable_count; i++)
+        for (const char *const *name = mig ? usable[i]->instances : &usable[i]->uuid; *name; name++) {
+            if (strncmp(*name, word, strlen(word))) {
+                if (!mig) break;
+                continue;
+            }
+            if (found) return NULL;
+            found = usable[i];
+            if (!mig) break;
+        }
+    return found;
 }
+static int kind(const char *word) { return !strncmp(word, "GPU-", 4) + 2 * !strncmp(word, "MIG-", 4); }
 static void list_visible(void) {
     usable_count = count = 0;
     for (int i = 0; i < GPU_COUNT; i++)
-        if (!all[i].error) usable[usable_count++] = &all[i];
+        if (!all[i].error && (all[i].mig != 1 || all[i].instances[0])) usable[usable_count++] = &all[i];
     const char *mask = getenv("CUDA_VISIBLE_DEVICES");
     if (!mask) {
         memcpy(visible, usable, sizeof visible);
@@ -55,8 +68,16 @@ static void list_visible(void) {
     }
     char *copy = strdup(mask), *rest = copy, *word;
     const struct gpu *gpu;
-    while (count < usable_count && (word = strsep(&rest, ",")) && (gpu = find(word + strspn(word, " "))))
+    int first = kind(copy);
+    while ((word = strsep(&rest, ",")) && kind(word) == first && (gpu = find(word))) {
+        for (int i = 0; i < count; i++)
+            if (visible[i] == gpu) {
+                count = 0;
+                goto end;
+            }
         visible[count++] = gpu;
+    }
+end:
     free(copy);
 }
 
@@ -110,6 +131,7 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     case 76: *value = gpu->minor; break;
     case 81: *value = 102400; break;                             /* shared memory per multiprocessor */
     case 97: *value = 101376; break;                             /* MAX_SHARED_MEMORY_PER_BLOCK_OPTIN */
+    case 102: *value = gpu->virtual_memory; break;               /* VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED */
     default: *value = 0;
     }
     return 0;

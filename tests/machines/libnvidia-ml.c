@@ -1,7 +1,7 @@
 /* A libnvidia-ml.so.1 that pynvml loads for real. Signatures and numbers: nvml.h. */
 #include "simulated.h"
 
-enum { INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, UNINITIALIZED = 1, NO_PERMISSION = 4 };
+enum { UNINITIALIZED = 1, INVALID_ARGUMENT, NOT_SUPPORTED, NO_PERMISSION, NOT_FOUND = 6, INSUFFICIENT_SIZE };
 
 static int initialised;
 
@@ -20,9 +20,12 @@ const char *nvmlErrorString(int code) {
     case 2: return "Invalid Argument";
     case 3: return "Not Supported";
     case 4: return "Insufficient Permissions";
+    case 6: return "Not Found";
+    case 7: return "Insufficient Size";
     case 9: return "Driver Not Loaded";
     case 12: return "NVML Shared Library Not Found";
     case 15: return "GPU is lost";
+    case 16: return "GPU requires reset";
     case 17: return "The operating system has blocked the request";
     case 18: return "Driver/library version mismatch";
     default: return "Unknown Error";
@@ -30,7 +33,7 @@ const char *nvmlErrorString(int code) {
 }
 
 static int text(char *to, unsigned size, const char *from) {
-    return snprintf(to, size, "%s", from) < (int)size ? 0 : 7; /* insufficient size */
+    return snprintf(to, size, "%s", from) < (int)size ? 0 : INSUFFICIENT_SIZE;
 }
 
 int nvmlSystemGetDriverVersion(char *to, unsigned size) {
@@ -49,7 +52,13 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, const struct gpu **gpu) {
     return all[index].error;
 }
 int nvmlDeviceGetName(const struct gpu *gpu, char *to, unsigned size) { return text(to, size, gpu->name); }
-int nvmlDeviceGetUUID(const struct gpu *gpu, char *to, unsigned size) { return text(to, size, gpu->uuid); }
+/* The handle of a MIG device is the address of its place in `instances`. */
+int nvmlDeviceGetUUID(const struct gpu *gpu, char *to, unsigned size) {
+    for (int i = 0; i < GPU_COUNT; i++)
+        if ((void *)gpu >= (void *)all[i].instances && (void *)gpu < (void *)(all[i].instances + 8))
+            return text(to, size, *(const char *const *)gpu);
+    return text(to, size, gpu->uuid);
+}
 
 struct pci_info {
     char legacy[16];
@@ -74,7 +83,80 @@ int nvmlDeviceGetCudaComputeCapability(const struct gpu *gpu, int *major, int *m
 int nvmlDeviceGetMemoryInfo(const struct gpu *gpu, unsigned long long *total_free_used) {
     if (gpu->limited) return NOT_SUPPORTED;
     total_free_used[0] = gpu->memory;
-    total_free_used[2] = 512ULL << 20;
+    total_free_used[2] = gpu->used;
     total_free_used[1] = gpu->memory - total_free_used[2];
     return 0;
+}
+
+static int number(const struct gpu *gpu, int value, int *to) {
+    *to = value;
+    return gpu->limited || value < 0 ? NOT_SUPPORTED : 0;
+}
+int nvmlDeviceGetUtilizationRates(const struct gpu *gpu, unsigned *gpu_and_memory) {
+    gpu_and_memory[1] = gpu->utilization / 2;
+    return number(gpu, gpu->utilization, (int *)gpu_and_memory);
+}
+int nvmlDeviceGetTemperature(const struct gpu *gpu, int sensor, int *to) {
+    return sensor ? INVALID_ARGUMENT : number(gpu, gpu->temperature, to);
+}
+int nvmlDeviceGetCurrentClocksThrottleReasons(const struct gpu *gpu, unsigned long long *reasons) {
+    *reasons = gpu->slowdown;
+    return gpu->limited ? NOT_SUPPORTED : 0;
+}
+int nvmlDeviceGetTotalEccErrors(const struct gpu *gpu, int type, int counter, unsigned long long *count) {
+    int value, result = number(gpu, gpu->ecc[counter], &value);
+    *count = type == 1 ? value : 7; /* 0 counts corrected ones, which are nothing to complain about */
+    return result;
+}
+int nvmlDeviceGetRemappedRows(const struct gpu *gpu, int *correctable, int *uncorrectable, int *pending, int *failed) {
+    *correctable = 0;
+    *pending = gpu->remapped[1];
+    *failed = gpu->remapped[2];
+    return number(gpu, gpu->remapped[0], uncorrectable);
+}
+int nvmlDeviceGetRetiredPages(const struct gpu *gpu, int cause, unsigned *count, unsigned long long *pages) {
+    unsigned here = cause == 1 ? gpu->retired[0] : 0, room = *count;
+    if (gpu->limited || gpu->retired[0] < 0) return NOT_SUPPORTED;
+    *count = here;
+    if (room < here) return INSUFFICIENT_SIZE;
+    for (unsigned i = 0; pages && i < here; i++) pages[i] = 4096 * i;
+    return 0;
+}
+int nvmlDeviceGetRetiredPagesPendingStatus(const struct gpu *gpu, int *pending) {
+    return number(gpu, gpu->retired[1], pending);
+}
+int nvmlDeviceGetMigMode(const struct gpu *gpu, int *current, int *pending) {
+    *pending = gpu->mig;
+    return number(gpu, gpu->mig, current);
+}
+int nvmlDeviceGetMaxMigDeviceCount(const struct gpu *gpu, int *count) { return number(gpu, 7, count); }
+int nvmlDeviceGetMigDeviceHandleByIndex(const struct gpu *gpu, unsigned index, const void **device) {
+    *device = gpu->instances + index;
+    return gpu->instances[index] ? 0 : NOT_FOUND;
+}
+int nvmlDeviceGetComputeMode(const struct gpu *gpu, int *mode) { return number(gpu, gpu->compute_mode, mode); }
+int nvmlDeviceGetVirtualizationMode(const struct gpu *gpu, unsigned long long *mode) {
+    *mode = gpu->virtualization;
+    return gpu->limited ? NOT_SUPPORTED : 0;
+}
+
+struct process_info {
+    unsigned pid;
+    unsigned long long memory;
+    unsigned gpu_instance, compute_instance;
+};
+static int running(const struct gpu *gpu, int graphics, unsigned *count, struct process_info *to) {
+    unsigned here = 0, room = *count;
+    if (gpu->limited) return NOT_SUPPORTED;
+    for (const struct process *p = gpu->processes; p < gpu->processes + 8 && p->pid; p++)
+        if (p->graphics == graphics && ++here <= room)
+            to[here - 1] = (struct process_info){p->pid, p->memory, ~0u, ~0u};
+    *count = here;
+    return here > room ? INSUFFICIENT_SIZE : 0;
+}
+int nvmlDeviceGetComputeRunningProcesses_v3(const struct gpu *gpu, unsigned *count, struct process_info *to) {
+    return running(gpu, 0, count, to);
+}
+int nvmlDeviceGetGraphicsRunningProcesses_v3(const struct gpu *gpu, unsigned *count, struct process_info *to) {
+    return running(gpu, 1, count, to);
 }

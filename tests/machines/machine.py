@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.machines.compile import stub_library, stub_program
-from tests.machines.drivers import RTX_4090, SimulatedGpu, driver_libraries
+from tests.machines.drivers import RTX_4090, Pcie, SimulatedGpu, driver_libraries
 from tests.machines.wheels import AND_CUDA, CAPABILITIES, CC_RUNPATH, FRAMEWORK_RUNPATH, WHEELS, Wheel
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
@@ -186,7 +186,27 @@ class Machine:
         self._pci_device("0000:00:02.0", "0x8086", "0x030000", "0x46a6", "i915")
         for index, gpu in enumerate(gpus):
             self._pci_device(gpu.at(index).pci, "0x10de", "0x030000", gpu.device_id, driver)
+            self._pcie_link(gpu.at(index).pci, f"0000:00:1c.{index}", gpu.pcie)
         return self
+
+    def _pcie_link(self, address: str, port: str, link: Pcie) -> None:
+        """The GPU's directory lies in that of the port that it hangs on, as in /sys/devices."""
+        base, speeds = "/sys/bus/pci/devices", ["Unknown", "2.5", "5.0", "8.0", "16.0", "32.0", "64.0"]
+        if link.port != (0, 0) and not self.path(f"{base}/{address}").is_symlink():
+            self._pci_device(port, "0x8086", "0x060400", "0x460d", "pcieport")
+            self.path(f"{base}/{address}").rename(self.path(f"{base}/{port}/{address}"))
+            self.link(f"{base}/{address}", f"{port}/{address}")
+        rows = [(address, "current", link.now), (address, "max", link.gpu), (port, "max", link.port)]
+        for device, which, (width, generation) in rows if link.port != (0, 0) else rows[:2]:
+            self.file(f"{base}/{device}/{which}_link_width", f"{width}\n")
+            speed = f"{speeds[generation]} GT/s PCIe" if generation else speeds[0]
+            self.file(f"{base}/{device}/{which}_link_speed", speed + "\n")
+
+    def kernel_log(self, *lines: str, path: str = "/var/log/kern.log") -> Machine:
+        """Lines of the driver's, as the log daemon writes them after a boot."""
+        before = "Nov 21 08:00:00 ws-14 kernel: [    0.000000] Linux version 6.8.0-45-generic (gcc) #1 SMP"
+        stamped = [f"Nov 22 03:49:01 ws-14 kernel: [ 9876.5] {line}" for line in lines]
+        return self.file(path, "\n".join([before, *stamped]) + "\n", mode=0o640)
 
     def _pci_device(self, address: str, vendor: str, kind: str, device: str, driver: str) -> None:
         base = f"/sys/bus/pci/devices/{address}"

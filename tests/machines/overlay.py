@@ -25,13 +25,15 @@ _MOUNTED = (
     "proc/sys/kernel/osrelease",
     "sys/bus/pci/devices",
     "sys/module",
+    "sys/power",
     "sys/devices/system/cpu",
 )
 _SCRIPT = """
 set -e
 tree=$1 place=$2; shift 2
-mkdir "$place/work" "$place/root"
-mount -t overlay overlay -o "lowerdir=/,upperdir=$tree,workdir=$place/work" "$place/root"
+mkdir "$place/work" "$place/root" "$place/hidden"
+mknod "$place/hidden/.dockerenv" c 0 0  # where this machine is a container, the simulated one is none
+mount -t overlay overlay -o "lowerdir=$place/hidden:/,upperdir=$tree,workdir=$place/work" "$place/root"
 cd "$place/root"
 mount --rbind /proc proc
 mount --rbind /sys sys

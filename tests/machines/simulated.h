@@ -10,12 +10,28 @@
 #include <string.h>
 #include <unistd.h>
 
+struct process {
+    unsigned pid;
+    int graphics;
+    unsigned long long memory;
+};
+
 struct gpu {
     const char *name, *uuid, *pci;
     int major, minor, multiprocessors;
-    unsigned long long memory;
+    unsigned long long memory, used;
     int error;   /* NVML's answer to every question: 15 GPU is lost, 999 unknown */
     int limited; /* "not supported" is the answer to what is optional */
+    int utilization, temperature;
+    unsigned long long slowdown;      /* nvmlClocksEventReason… */
+    int ecc[2];                       /* uncorrected: volatile, aggregate; -1 "not supported" here and below */
+    int remapped[3];                  /* uncorrectable, pending, failed */
+    int retired[2];                   /* pages with double-bit errors, pending */
+    int mig;                          /* 0 off, 1 on */
+    const char *instances[8];         /* UUIDs of MIG devices */
+    int compute_mode, virtualization; /* NVML_COMPUTEMODE_…, NVML_GPU_VIRTUALIZATION_MODE_… */
+    int virtual_memory;               /* what libcuda answers to the attribute of that name */
+    struct process processes[8];
 };
 
 #define HANG (-1)

@@ -1,8 +1,9 @@
 """Asks NVML about the driver and its GPUs, in a child of envdoctor's own interpreter.
 
-One JSON object on the descriptor named in argv[1]: an answer, {"error", "code"} of a driver that gave
-none, or {"unavailable"} where the question could not even be put. Every call is guarded by itself, so
-that a lost GPU, or one without a feature, hides nothing else.
+One JSON object on the descriptor named in argv[1], in the form of the facts (envdoctor.facts.model): an
+`nvml`, the `probe-failure` of a driver that gave no answer, or `unavailable` where the question could not
+even be put. Every call is guarded by itself, so that a lost GPU, or one without a feature, hides nothing
+else.
 """
 
 import ctypes
@@ -44,23 +45,44 @@ def reason(nvml, error):
     return "NVML error %d: %s" % (error.value, words)
 
 
+def unavailable(why):
+    return {"is": "unavailable", "reason": why}
+
+
 def guarded(nvml, call):
     try:
         return call()
     except Exception as error:
-        return {"unavailable": reason(nvml, error)}
+        return unavailable(reason(nvml, error))
 
 
 def describe_gpu(nvml, index):
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
+
+    def asked(call, *arguments):
+        return guarded(nvml, lambda: getattr(nvml, call)(handle, *arguments))
+
     gpu = {
+        "is": "gpu",
         "index": index,
         "name": text(nvml.nvmlDeviceGetName(handle)),
         "uuid": text(nvml.nvmlDeviceGetUUID(handle)),
-        "pci_address": guarded(nvml, lambda: text(nvml.nvmlDeviceGetPciInfo_v3(handle).busId)),
-        "compute_capability": guarded(
-            nvml, lambda: "%d.%d" % nvml.nvmlDeviceGetCudaComputeCapability(handle)
+        "pci_address": guarded(
+            nvml, lambda: sysfs_address(text(nvml.nvmlDeviceGetPciInfo_v3(handle).busId))
         ),
+        "compute_capability": guarded(
+            nvml, lambda: "%d.%d" % tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
+        ),
+        "processes": guarded(nvml, lambda: processes(nvml, handle)),
+        "utilization": guarded(nvml, lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+        "temperature": asked("nvmlDeviceGetTemperature", 0),  # NVML_TEMPERATURE_GPU
+        "slowdown": asked("nvmlDeviceGetCurrentClocksThrottleReasons"),  # its name of all drivers
+        "ecc": guarded(nvml, lambda: ecc_errors(nvml, handle)),
+        "remapped_rows": guarded(nvml, lambda: remapped_rows(nvml, handle)),
+        "retired_pages": guarded(nvml, lambda: retired_pages(nvml, handle)),
+        "mig": guarded(nvml, lambda: mig(nvml, handle)),
+        "compute_mode": asked("nvmlDeviceGetComputeMode"),
+        "virtualization": asked("nvmlDeviceGetVirtualizationMode"),
     }
     memory = guarded(nvml, lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
     known = not isinstance(memory, dict)
@@ -69,34 +91,110 @@ def describe_gpu(nvml, index):
     return gpu
 
 
+def sysfs_address(address):
+    """NVML writes the PCI domain with eight digits, in capitals; the kernel "0000:01:00.0"."""
+    domain, _, rest = address.lower().partition(":")
+    return "%s:%s" % (domain.lstrip("0").rjust(4, "0"), rest)
+
+
+def processes(nvml, handle):
+    """Those with a CUDA context first; one that also draws is listed twice by NVML, once here."""
+    found = {}
+    for kind in ("Compute", "Graphics"):
+        for process in running(nvml, handle, kind):
+            entry = {"pid": process.pid, "kind": kind.lower(), "memory_bytes": process.usedGpuMemory}
+            found.setdefault(process.pid, entry)
+    return list(found.values())
+
+
+def running(nvml, handle, kind):
+    name = "nvmlDeviceGet%sRunningProcesses" % kind
+    try:
+        return getattr(nvml, name + "_v3")(handle)
+    except (AttributeError, nvml.NVMLError_FunctionNotFound):  # a driver before 510
+        return getattr(nvml, name + "_v2")(handle)
+
+
+def ecc_errors(nvml, handle):
+    """Uncorrected ones. With ECC off, or a GPU without it, NVML says "Not Supported"."""
+    counts = [
+        guarded(nvml, lambda: nvml.nvmlDeviceGetTotalEccErrors(handle, 1, counter)) for counter in (0, 1)
+    ]
+    return {"is": "ecc", "volatile": counts[0], "aggregate": counts[1]}
+
+
+def remapped_rows(nvml, handle):
+    _, uncorrectable, pending, failed = nvml.nvmlDeviceGetRemappedRows(handle)
+    return {
+        "is": "remapped-rows",
+        "uncorrectable": uncorrectable,
+        "pending": bool(pending),
+        "failed": bool(failed),
+    }
+
+
+def retired_pages(nvml, handle):
+    pages = nvml.nvmlDeviceGetRetiredPages(handle, 1)  # NVML_PAGE_RETIREMENT_CAUSE_DOUBLE_BIT_ECC_ERROR
+    pending = nvml.nvmlDeviceGetRetiredPagesPendingStatus(handle)
+    return {"is": "retired-pages", "double_bit": len(pages), "pending": bool(pending)}
+
+
+def mig(nvml, handle):
+    current = nvml.nvmlDeviceGetMigMode(handle)[0]
+    instances = []
+    for index in range(nvml.nvmlDeviceGetMaxMigDeviceCount(handle) if current else 0):
+        try:
+            instance = nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, index)
+            instances.append(text(nvml.nvmlDeviceGetUUID(instance)))
+        except nvml.NVMLError_NotFound:
+            pass
+    return {"is": "mig", "enabled": bool(current), "instances": instances}
+
+
 def ask():
     try:
         library = ctypes.CDLL(LIBRARY)  # pynvml loads it too, and swallows what dlerror says
     except OSError as error:
-        return {"error": str(error), "code": None}
+        return failure(str(error), None)
     try:
         import pynvml as nvml
     except ImportError as error:
-        return {
-            "unavailable": "nvidia-ml-py cannot be imported (%s); repair: pip install nvidia-ml-py" % error
-        }
+        return unavailable(
+            "nvidia-ml-py cannot be imported (%s); repair: pip install nvidia-ml-py" % error
+        )
     missing = [name for name in CALLS if not hasattr(nvml, name)]
     if missing:
-        return {
-            "unavailable": "the module pynvml (%s) is not NVIDIA's nvidia-ml-py: it has no %s; repair: %s"
+        return unavailable(
+            "the module pynvml (%s) is not NVIDIA's nvidia-ml-py: it has no %s; repair: %s"
             % (getattr(nvml, "__file__", "built in"), missing[0], REMEDY)
-        }
+        )
     try:
         nvml.nvmlInitWithFlags(0)
         cuda = nvml.nvmlSystemGetCudaDriverVersion_v2()
-        return {
+        answer = {
+            "is": "nvml",
             "driver_version": text(nvml.nvmlSystemGetDriverVersion()),
             "cuda_version": "%d.%d" % (cuda // 1000, cuda % 1000 // 10),
             "simulated": hasattr(library, "envdoctor_simulated_driver"),
-            "gpus": [guarded(nvml, lambda: describe_gpu(nvml, i)) for i in range(nvml.nvmlDeviceGetCount())],
+            "gpus": [],
+            "failures": [],
         }
+        for index in range(nvml.nvmlDeviceGetCount()):
+            try:
+                answer["gpus"].append(describe_gpu(nvml, index))
+            except Exception as error:
+                why = reason(nvml, error)
+                answer["gpus"].append(unavailable(why))
+                answer["failures"].append(
+                    {"index": index, "code": getattr(error, "value", None), "reason": why}
+                )
+        return answer
     except nvml.NVMLError as error:
-        return {"error": reason(nvml, error), "code": error.value}
+        return failure(reason(nvml, error), error.value)
+
+
+def failure(detail, code):
+    return {"is": "probe-failure", "kind": "error", "detail": detail, "code": code}
 
 
 def main():

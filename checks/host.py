@@ -1,0 +1,306 @@
+"""The host: C libraries, CPU instructions, platform, Secure Boot, and what a suspend leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from envdoctor.checks.machine import (
+    cuda_frameworks,
+    driver_answers,
+    driver_cuda_version,
+    driver_libraries,
+    require_gpu_wanted,
+    silent_driver,
+    title,
+)
+from envdoctor.checks.packages import pip_install
+from envdoctor.facts.loader import Process, RecordedView
+from envdoctor.facts.loader_model import Lookup, Rule
+from envdoctor.facts.model import Facts, Framework, ProbeFailure, Unavailable, known
+from envdoctor.facts.model_containers import Binaries, SecureBoot
+from envdoctor.finding import Evidence, Finding, SkipError
+from envdoctor.knowledge.tables import release_key
+from envdoctor.shell import quoted
+
+# What checks the symbol versions of which library (glibc, elf/dl-version.c): these two families move with the
+# distribution, and with the compiler.
+_FAMILIES = {
+    "HST001": ("libc.so.6", "libm.so.6"),
+    "HST002": ("libstdc++.so.6",),
+}
+# The first releases whose PyPI wheels are compiled with AVX: tensorflow/tensorflow#17411 (v1.6's release notes),
+# jax-ml/jax#6671. PyTorch's wheels choose their kernels at run time.
+_NEEDS_AVX = {"tensorflow": (1, 6), "jax": (0, 1, 62)}
+
+
+def check_c_libraries(facts: Facts) -> Iterator[Finding]:
+    """The loader compares version names for every library it loads: one that is not defined ends the import."""
+    if not any(b.objects for b in facts.surroundings.binaries):
+        raise SkipError("no framework is installed")
+    if facts.host.libc == "musl":
+        raise SkipError("musl knows no symbol versions (see HST004)")
+    frameworks = {f.name: f for f in known(facts.frameworks)}
+    for binaries in facts.surroundings.binaries:
+        wanted = _needs(binaries, facts)
+        if not wanted:
+            continue
+        providers = _providers(binaries, facts)
+        for code, libraries in _FAMILIES.items():
+            for library in libraries:
+                lookup = providers.get(library)
+                symbols = facts.surroundings.symbols.get(lookup.real) if lookup else None
+                if lookup is None or symbols is None or not symbols.defined:
+                    continue  # not found is LIB008's; a library without versions satisfies every need
+                missing = {
+                    need: user for need, user in wanted.get(library, {}).items() if need not in symbols.defined
+                }
+                if missing:
+                    yield _too_old(code, lookup, missing, frameworks[binaries.framework], facts)
+                    break
+
+
+def _needs(binaries: Binaries, facts: Facts) -> dict[str, dict[str, str]]:
+    """By library, the versions that a framework's own files need, each with a file that needs it."""
+    wanted: dict[str, dict[str, str]] = {}
+    for path in binaries.objects:
+        symbols = facts.surroundings.symbols.get(path)
+        for library, versions in symbols.needed.items() if symbols else ():
+            wanted.setdefault(library, {}).update(dict.fromkeys(versions, path))
+    return wanted
+
+
+def _providers(binaries: Binaries, facts: Facts) -> dict[str, Lookup]:
+    """Which C libraries the process holds after `import`: the first that anything asks for stays."""
+    process = Process(RecordedView(facts.libraries), facts.environment)
+    started = process.load_program(facts.program)
+    opened = process.dlopen(binaries.objects[0])
+    found: dict[str, Lookup] = {}
+    for lookup in _tree((started, opened)):
+        if lookup.real and lookup.rule is not Rule.LOADED:
+            found.setdefault(lookup.name, lookup)
+    return found
+
+
+def _tree(lookups: tuple[Lookup, ...]) -> Iterator[Lookup]:
+    for lookup in lookups:
+        yield lookup
+        yield from _tree(lookup.needed)
+
+
+def _too_old(code: str, lookup: Lookup, missing: dict[str, str], framework: Framework, facts: Facts) -> Finding:
+    newest = max(missing, key=_version_key)
+    user = missing[newest]
+    defined = facts.surroundings.symbols[lookup.real].defined
+    family = newest.rpartition("_")[0] + "_"
+    offers = max((v for v in defined if v.startswith(family)), key=_version_key, default="none of that family")
+    name = "glibc" if code == "HST001" else "libstdc++"
+    better = () if code == "HST001" else _newer_copies(lookup, missing, facts)
+    return Finding(
+        code=code,
+        subject=lookup.name,
+        framework=framework.name,
+        message=f"{title(framework)} needs {newest}; the {name} that is found first ({lookup.path}) "
+        f"ends at {offers}",
+        evidence=(
+            Evidence("needed by", f"{user} ({newest})", f"readelf -V {quoted(user)} | grep {newest}"),
+            Evidence("found first", lookup.path, f"because of {_why(lookup, facts)}"),
+            Evidence("it defines up to", offers, f"readelf -V {quoted(lookup.real)} | grep {family}"),
+            *(Evidence("new enough", path, f"readelf -V {quoted(path)}") for path in better),
+        ),
+        remedy=_newer_glibc(framework, facts) if code == "HST001" else _newer_libstdcxx(lookup, better, facts),
+    )
+
+
+def _newer_copies(lookup: Lookup, missing: dict[str, str], facts: Facts) -> tuple[str, ...]:
+    """Other copies of a library on this target that define all that is missing."""
+    return tuple(
+        real
+        for real, symbols in facts.surroundings.symbols.items()
+        if real != lookup.real
+        and real.rpartition("/")[2].startswith("libstdc++.")
+        and set(missing) <= set(symbols.defined)
+    )
+
+
+def _newer_glibc(framework: Framework, facts: Facts) -> str:
+    """Pip chooses wheels by the system's glibc: what does not fit came around it."""
+    again = pip_install(
+        known(facts.interpreter), "--force-reinstall", "--only-binary", ":all:", framework.distribution
+    )
+    return f"{again}    (a wheel for this glibc; where there is none: a newer distribution, or a container)"
+
+
+def _newer_libstdcxx(lookup: Lookup, better: tuple[str, ...], facts: Facts) -> str:
+    if lookup.rule is Rule.LD_LIBRARY_PATH:
+        directory = lookup.path.rpartition("/")[0]
+        entries = facts.environment.get("LD_LIBRARY_PATH", "").split(":")
+        rest = [e for e in entries if e and e.rstrip("/") != directory.rstrip("/")]
+        return f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH"
+    interpreter = known(facts.interpreter)
+    if interpreter.kind == "conda" and lookup.real.startswith(f"{interpreter.prefix}/"):
+        return f"conda install -p {quoted(interpreter.prefix)} -c conda-forge 'libstdcxx-ng>=12'"
+    if better:
+        return f"export LD_PRELOAD={quoted(better[0])}    (or upgrade {lookup.path}'s package)"
+    if {"debian", "ubuntu"} & {facts.host.os_id, *facts.host.os_like}:
+        return "sudo apt-get install --only-upgrade libstdc++6    (or a newer distribution, or conda)"
+    return "conda install -c conda-forge 'libstdcxx-ng>=12'    (or a newer distribution)"
+
+
+def _why(lookup: Lookup, facts: Facts) -> str:
+    if lookup.rule is Rule.LD_LIBRARY_PATH:
+        return f"LD_LIBRARY_PATH={facts.environment.get('LD_LIBRARY_PATH', '')}"
+    if lookup.rule in {Rule.RUNPATH, Rule.RPATH}:
+        return f"the {lookup.rule.value} of {lookup.requester.rpartition('/')[2]}"
+    return lookup.rule.value if lookup.rule else ""
+
+
+def _version_key(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.rpartition("_")[2].split(".") if part.isdigit())
+
+
+# --- what the wheels were built for -----------------------------------------------------------------
+
+
+def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
+    """Only PyPI's own wheels are judged: conda's, and what was built here (its tag is linux_…), need no AVX."""
+    if facts.host.machine != "x86_64":
+        raise SkipError(f"no wheel for {facts.host.machine} needs AVX")
+    flags = known(facts.surroundings.cpu_flags)
+    if flags is None:
+        raise SkipError("a tree without /proc tells no CPU")
+    tags = {b.framework: b.tags for b in facts.surroundings.binaries}
+    for framework in known(facts.frameworks):
+        first = _NEEDS_AVX.get(framework.name)
+        published = any("manylinux" in tag for tag in tags.get(framework.name, ()))
+        if "avx" in flags or not first or not published or release_key(framework.version) < first:
+            continue
+        model = facts.host.cpu.model or "this CPU"
+        guest = "hypervisor" in flags
+        yield Finding(
+            code="HST003",
+            subject=model,
+            framework=framework.name,
+            message=f"{title(framework)}'s wheel is compiled with AVX, which {model} does not "
+            f"{'show to this virtual machine' if guest else 'have'}: the import dies with Illegal instruction",
+            evidence=(
+                Evidence("CPU", f"{model}, no avx among {len(flags)} flags", "grep -c -w avx /proc/cpuinfo"),
+                Evidence("wheel", ", ".join(tags[framework.name]), "its WHEEL file"),
+            ),
+            remedy="give the guest the host's CPU model (QEMU: -cpu host; libvirt: host-passthrough; Proxmox: "
+            "type host) and restart it"
+            if guest
+            else "conda install -c conda-forge tensorflow    (built without AVX)"
+            if framework.name == "tensorflow"
+            else "conda install -c conda-forge jax    (or build jaxlib from source)",
+        )
+
+
+def check_platform(facts: Facts) -> Iterator[Finding]:
+    """Machines for which nobody publishes a GPU build, though a plain install succeeds."""
+    require_gpu_wanted(facts)
+    machine = facts.host.machine
+    for framework in known(facts.frameworks):
+        if facts.host.libc == "musl":
+            message = "runs on musl, for which NVIDIA has no driver libraries: use an image with glibc"
+            remedy = "use an image with glibc (debian, ubuntu) instead of Alpine"
+        elif framework.name == "tensorflow" and framework.cuda_build is False and machine != "x86_64":
+            message = f"has no GPU build for {machine} on PyPI"
+            remedy = (
+                "docker run --gpus all nvcr.io/nvidia/tensorflow:25.02-tf2-py3    (NVIDIA's build)"
+                if machine == "aarch64"
+                else f"use a framework that is built for the GPU on {machine}, or build from source"
+            )
+        else:
+            continue
+        yield Finding(
+            code="HST004",
+            subject=machine,
+            framework=framework.name,
+            message=f"{title(framework)} {message}",
+            evidence=(
+                Evidence("machine", f"{machine}, {_libc(facts)}", "uname -m; ldd --version"),
+                Evidence("build", f"CUDA: {framework.cuda_build}", framework.source),
+            ),
+            remedy=remedy,
+        )
+
+
+def _libc(facts: Facts) -> str:
+    return "C library unknown" if isinstance(facts.host.libc, Unavailable) else facts.host.libc
+
+
+# --- the kernel and the driver ----------------------------------------------------------------------
+
+
+def check_secure_boot(facts: Facts) -> Iterator[Finding]:
+    """The module is on the disk, is not loaded, and the kernel would refuse it."""
+    silent_driver(facts)
+    if known(facts.driver.kernel_module):
+        raise SkipError("the kernel module is loaded")
+    boot = facts.surroundings.secure_boot
+    if boot is None:
+        raise SkipError("Secure Boot has no say here")
+    boot = known(boot)
+    if not boot.enabled or boot.lockdown == "none" or not boot.module:
+        return
+    why = _refusal(boot)
+    if not why:
+        return
+    yield Finding(
+        code="DRV006",
+        subject="nvidia.ko",
+        message=f"Secure Boot is on, and the kernel refuses the NVIDIA module: {why}",
+        evidence=(
+            Evidence("Secure Boot", "enabled", "mokutil --sb-state"),
+            Evidence("module", f"{boot.module}: {why}", f"modinfo -F signer {quoted(boot.module)}"),
+            Evidence("lockdown", boot.lockdown or "not told", "cat /sys/kernel/security/lockdown"),
+        ),
+        remedy=_enrol(facts),
+    )
+
+
+def _refusal(boot: SecureBoot) -> str:
+    """Why the module is refused; "" where it may be taken, or nobody can tell."""
+    if boot.signed is False:
+        return "it is not signed"
+    built_here = "/updates/dkms/" in boot.module or "/extra/" in boot.module
+    if boot.enrolled is False and built_here:
+        return "it is signed with this machine's own key, which the firmware does not know"
+    return ""
+
+
+def _enrol(facts: Facts) -> str:
+    family = {facts.host.os_id, *facts.host.os_like}
+    if "ubuntu" in family:
+        return "sudo update-secureboot-policy --enroll-key && sudo reboot    (then: Enroll MOK)"
+    if "debian" in family:
+        return "sudo mokutil --import /var/lib/dkms/mok.pub && sudo reboot    (then: Enroll MOK)"
+    if "fedora" in family:
+        return (
+            "sudo mokutil --import /etc/pki/akmods/certs/public_key.der && sudo reboot    (then: Enroll MOK)"
+        )
+    return "sign the module and enrol its key (mokutil --import), or switch Secure Boot off in the firmware"
+
+
+def check_cuinit_after_suspend(facts: Facts) -> Iterator[Finding]:
+    require_gpu_wanted(facts)
+    cuda = facts.driver.cuda
+    if not isinstance(cuda, ProbeFailure) or cuda.code != 999:
+        return
+    suspends = known(facts.surroundings.suspends)
+    if not suspends:
+        return
+    yield Finding(
+        code="DRV011",
+        subject="cuInit",
+        message=f"cuInit fails with CUDA_ERROR_UNKNOWN (999), and this machine was suspended {suspends} "
+        f"time{'' if suspends == 1 else 's'} since it started",
+        evidence=(
+            Evidence("cuInit", cuda.detail, "nvidia-smi; sudo dmesg | grep -i nvrm"),
+            Evidence("suspends", str(suspends), "cat /sys/power/suspend_stats/success"),
+        ),
+        remedy="on the host: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm"
+        if facts.host.container
+        else "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm    "
+        "(stop what uses the GPU first: sudo fuser -v /dev/nvidia-uvm)",
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envdoctor.checks.containers import host_driver_loaded, let_in
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
@@ -75,7 +76,7 @@ def check_driver_not_loaded(facts: Facts) -> Iterator[Finding]:
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
             Evidence("loaded", ", ".join(_modules(facts)) or "neither nvidia nor nouveau", "lsmod"),
         ),
-        remedy="sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
+        remedy=_on_host(facts) + "sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
     )
 
 
@@ -84,7 +85,8 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
     module = facts.driver.kernel_module
     nvml = facts.driver.nvml
     says_so = isinstance(nvml, ProbeFailure) and nvml.code == NVML_MISMATCH
-    libraries = {v.version for v in driver_libraries(facts) if v.version}
+    # cuda-compat brings a libcuda newer than the module, on purpose
+    libraries = {v.version for v in driver_libraries(facts) if v.version and "/compat/" not in v.real}
     differ = isinstance(module, str) and bool(module) and bool(libraries) and libraries != {module}
     if not says_so and not differ:
         return
@@ -100,7 +102,10 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
             *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
             *((Evidence("NVML", nvml.detail, "nvidia-smi"),) if isinstance(nvml, ProbeFailure) else ()),
         ),
-        remedy="sudo reboot",
+        remedy=f"restart the {facts.host.container} container (the host's driver was upgraded meanwhile), and "
+        "take a driver that the image itself brings out of it"
+        if facts.host.container
+        else "sudo reboot",
     )
 
 
@@ -148,7 +153,7 @@ def check_device_nodes(facts: Facts) -> Iterator[Finding]:
                 Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
                 Evidence("device nodes", ", ".join(sorted(nodes)) or "none", "ls -l /dev/nvidia*"),
             ),
-            remedy="sudo nvidia-modprobe -c 0 -u",
+            remedy=_on_host(facts) + "sudo nvidia-modprobe -c 0 -u",
         )
     closed = [nodes[p] for p in wanted if p in nodes and not (nodes[p].readable and nodes[p].writable)]
     if closed:
@@ -260,9 +265,17 @@ def _module(facts: Facts) -> str:
     return f"nvidia {module}" if module else "not loaded"
 
 
+def _on_host(facts: Facts) -> str:
+    return "on the host: " if facts.host.container else ""
+
+
 def _install_driver(facts: Facts) -> str:
+    if facts.host.wsl:
+        return "install NVIDIA's driver in Windows, and none in WSL2; then, in Windows: wsl --shutdown"
+    if facts.host.container and host_driver_loaded(facts) is False:
+        return "on the host, not in the container: install NVIDIA's driver; then " + let_in(facts)
     if facts.host.container:
-        return f"give the {facts.host.container} container the GPU, e.g. docker run --gpus all …"
+        return let_in(facts)
     family = {facts.host.os_id, *facts.host.os_like}
     if "ubuntu" in family:
         return "sudo ubuntu-drivers install    then reboot"

@@ -165,14 +165,21 @@ def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
     """Only PyPI's own wheels are judged: conda's, and what was built here (its tag is linux_…), need no AVX."""
     if facts.host.machine != "x86_64":
         raise SkipError(f"no wheel for {facts.host.machine} needs AVX")
+    tags = {b.framework: b.tags for b in facts.surroundings.binaries}
+    judged = [
+        f
+        for f in known(facts.frameworks)
+        if f.name in _NEEDS_AVX
+        and any("manylinux" in tag for tag in tags.get(f.name, ()))
+        and release_key(f.version) >= _NEEDS_AVX[f.name]
+    ]
+    if not judged:
+        raise SkipError("no wheel that needs AVX is installed")
     flags = known(facts.surroundings.cpu_flags)
     if flags is None:
         raise SkipError("a tree without /proc tells no CPU")
-    tags = {b.framework: b.tags for b in facts.surroundings.binaries}
-    for framework in known(facts.frameworks):
-        first = _NEEDS_AVX.get(framework.name)
-        published = any("manylinux" in tag for tag in tags.get(framework.name, ()))
-        if "avx" in flags or not first or not published or release_key(framework.version) < first:
+    for framework in judged:
+        if "avx" in flags:
             continue
         model = facts.host.cpu.model or "this CPU"
         guest = "hypervisor" in flags

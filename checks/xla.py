@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from envdoctor.catalog import Severity
 from envdoctor.checks.machine import cuda_frameworks, gpus, require_gpu_wanted, title
 from envdoctor.checks.packages import pip_install
-from envdoctor.facts.model import Facts, Framework, Interpreter, Unavailable, known
+from envdoctor.facts.model import Facts, Framework, Interpreter, Packages, Unavailable, known
 from envdoctor.facts.model_xla import Ptxas, Toolkit, XlaSearch
 from envdoctor.finding import Evidence, Finding, SkipError, Unknown
 from envdoctor.knowledge.loading import release_key
@@ -222,7 +222,7 @@ def _searches(facts: Facts) -> list[tuple[Framework, XlaSearch]]:
 
 
 def _libdevice_root(search: XlaSearch) -> Toolkit | None:
-    """The first root that has nvvm/libdevice wins, whether or not the file is in it (rule libdevice-choice)."""
+    """The first root that has nvvm/libdevice, whether or not the file is in it (rule libdevice-choice)."""
     seen = (r.found for r in search.roots)
     return next((t for t in seen if isinstance(t, Toolkit) and t.libdevice_directory), None)
 
@@ -297,7 +297,10 @@ def _get_nvcc(facts: Facts, framework: Framework) -> str:
         major = minor.split(".")[0]
         return pip_install(interpreter, f"jax[cuda{major}]=={framework.version}")
     if isinstance(interpreter, Interpreter) and release_key(framework.version)[:2] >= WHEEL_IS_SEARCHED:
-        return pip_install(interpreter, f"nvidia-cuda-nvcc-cu{minor.split('.')[0]}")
+        wheel = f"nvidia-cuda-nvcc-cu{minor.split('.')[0]}"
+        packages = facts.packages
+        here = isinstance(packages, Packages) and packages.named(wheel)
+        return pip_install(interpreter, *(["--upgrade", "--force-reinstall"] if here else []), wheel)
     return (
         f"install CUDA {minor}'s compiler (nvcc) in /usr/local/cuda-{minor}, and link /usr/local/cuda to it"
     )

@@ -55,7 +55,7 @@ def _builds(facts: Facts, variable: str) -> list[tuple[Framework, str]]:
     return found
 
 
-def _judge(  # noqa: PLR0913  one row of the catalogue per kind of mistake
+def _judge(
     facts: Facts, framework: Framework, build: str, variable: str, *, unknown: str, invalid: str
 ) -> Iterator[Finding | Unknown]:
     from envdoctor.knowledge.flags import (  # noqa: PLC0415  costs 5 ms, and is needed where one is set
@@ -121,7 +121,7 @@ def _judge(  # noqa: PLR0913  one row of the catalogue per kind of mistake
 
 
 def _severity(flag: Flag, judgement: Judgement) -> Severity:
-    """An error where this very build was measured; of others a note, but for what no release can have meant."""
+    """An error where this very build was measured; of others a note, but for what none can have meant."""
     from envdoctor.knowledge.flags import Verdict  # noqa: PLC0415
 
     if judgement.certain:
@@ -231,8 +231,8 @@ def _no_file(framework: Framework, variable: str, file: FlagFile, code: str) -> 
         subject=variable,
         framework=framework.name,
         severity_here=Severity.ERROR,
-        message=f"{variable} does not begin with a dash, so that {file.path!r} is taken for a file with flags, "
-        f"and cannot be opened ({file.missing}){hint}: {DIES[variable]}",
+        message=f"{variable} does not begin with a dash, so that {file.path!r} is taken for a file "
+        f"with flags, and cannot be opened ({file.missing}){hint}: {DIES[variable]}",
         evidence=(
             Evidence(variable, file.path, f'printf "[%s]\\n" "${variable}"'),
             Evidence(file.path, file.missing, f"ls -l {quoted(file.path)}"),

@@ -97,10 +97,11 @@ def full(place: Path) -> None:
 
 
 @pytest.fixture(
+    scope="module",  # every test leaves it as it found it: a copy takes seconds
     params=[
         pytest.param(("light", light), marks=pytest.mark.tensorflow, id="light"),
         pytest.param(("full", full), marks=pytest.mark.cuda_wheels, id="full"),
-    ]
+    ],
 )
 def ill(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ill]:
     name, make = request.param
@@ -181,6 +182,7 @@ def test_the_loader_model_names_the_files_that_tensorflow_maps(ill: Ill) -> None
     mapped = {line.split()[-1] for line in done.stdout.splitlines() if "/" in line}
     assert {os.path.realpath(path) for path in foretold.values()} <= mapped
     assert libraries.driver.real in mapped
+    assert ill.doctor("undo", "--yes").returncode == 0
 
 
 def test_the_loader_model_agrees_on_every_library_that_tensorflow_opens(ill: Ill, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("CUDA programming guide: environment variables", "JAX: GPU memory allocation"),
+        check="environment:check_env_var_conflict",
     ),
     Condition(
         code="ENV002",
@@ -91,6 +92,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "tensorflow/core/common_runtime/gpu/gpu_process_state.cc",
             "CUDA programming guide: environment variables",
         ),
+        check="environment:check_env_var_invalid",
     ),
     Condition(
         code="ENV003",

@@ -84,6 +84,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "CDN002",
             "CDN003",
             "CDN004",
+            "XLA007",
             "PKG002",
         ),
         sources=("tensorflow.org/guide/gpu", "tensorflow/tensorflow#50292", "tensorflow/tensorflow#62412"),

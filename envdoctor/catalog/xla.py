@@ -71,12 +71,13 @@ CONDITIONS: tuple[Condition, ...] = (
                 ("python -m pip install --upgrade 'jax[cuda12]'",),
             ),
         ),
-        follows_from=("XLA006",),
+        follows_from=("XLA006", "LIB001"),
         sources=(
             "tensorflow/tensorflow#56927",
             "tensorflow/tensorflow#58681",
             "openxla/xla: CUDA root path search",
         ),
+        check="xla:check_libdevice",
     ),
     Condition(
         code="XLA002",
@@ -121,8 +122,9 @@ CONDITIONS: tuple[Condition, ...] = (
                 ("export XLA_FLAGS=--xla_gpu_unsafe_fallback_to_driver_on_ptxas_not_found",),
             ),
         ),
-        follows_from=("XLA006",),
+        follows_from=("XLA006", "LIB001"),
         sources=("tensorflow/tensorflow#45590", "openxla/xla: PTX compilation providers"),
+        check="xla:check_ptxas",
     ),
     Condition(
         code="XLA003",
@@ -164,6 +166,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("HPC modules", "", ("module unload cuda",)),
         ),
         sources=("openxla/xla#5932", "openxla/xla#7344", "google/flax#2249"),
+        check="xla:check_ptxas_version",
     ),
     Condition(
         code="XLA004",
@@ -201,6 +204,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("openxla/xla: parse_flags_from_env", "behaviour of tensorflow 2.21.0 and jaxlib 0.10.2"),
+        check="xla_flags:check_xla_flags",
     ),
     Condition(
         code="XLA005",
@@ -224,6 +228,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("openxla/xla: parse_flags_from_env", "behaviour of tensorflow 2.21.0"),
+        check="xla_flags:check_xla_flags",
     ),
     Condition(
         code="XLA006",
@@ -264,6 +269,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("openxla/xla: CUDA root path search",),
+        check="xla:check_data_dir",
     ),
     Condition(
         code="XLA007",
@@ -292,5 +298,6 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("tensorflow.org/xla", "behaviour of tensorflow 2.21.0"),
+        check="xla_flags:check_tf_xla_flags",
     ),
 )

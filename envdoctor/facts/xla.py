@@ -215,7 +215,7 @@ class _Disk:
         return match[1].decode() if match else ""
 
     def _debian_version(self) -> str:
-        """`11.5.1` of the package nvidia-cuda-toolkit 11.5.1-1ubuntu1, whose ptxas has no version beside it."""
+        """`11.5.1` of the package nvidia-cuda-toolkit 11.5.1-1ubuntu1, which has no other file that tells."""
         try:
             data = self.root.read_bytes(_DEBIAN_CHANGES, 1 << 20)
         except OSError:

@@ -38,11 +38,13 @@ def render(
         if verbosity >= 0:
             for index, linked in enumerate(diagnosis.findings):
                 if _leads(linked, verdict) and index not in shown:
-                    lines += _tree(index, diagnosis, proposal, terminal, shown, indent="  ")
+                    lines += _tree(
+                        index, diagnosis, proposal, terminal, shown, indent="  ", sources=verbosity > 0
+                    )
     rest = [i for i, linked in enumerate(diagnosis.findings) if not linked.because and i not in shown]
     if verbosity >= 0:
         for index in rest:
-            lines += _tree(index, diagnosis, proposal, terminal, shown, indent="")
+            lines += _tree(index, diagnosis, proposal, terminal, shown, indent="", sources=verbosity > 0)
         lines += _undecided(diagnosis, terminal)
         if verbosity > 0:
             lines += ["", *_every_check(diagnosis, terminal)]
@@ -134,7 +136,14 @@ def _leads(linked: Linked, verdict: Verdict) -> bool:
 
 
 def _tree(
-    index: int, diagnosis: Diagnosis, proposal: Proposal, terminal: Terminal, shown: set[int], indent: str
+    index: int,
+    diagnosis: Diagnosis,
+    proposal: Proposal,
+    terminal: Terminal,
+    shown: set[int],
+    indent: str,
+    *,
+    sources: bool,
 ) -> list[str]:
     """A root cause in full, and what follows from it in one dimmed line each."""
     shown.add(index)
@@ -146,7 +155,11 @@ def _tree(
     detailed = finding.severity is not Severity.NOTE
     if detailed:
         for evidence in finding.evidence:
-            lines.append(f"{indent}{_INDENT[2:]}{harmless(evidence.what):<15} {harmless(evidence.value)}")
+            source = f"    [{harmless(evidence.source)}]" if sources and evidence.source else ""
+            lines.append(
+                f"{indent}{_INDENT[2:]}{harmless(evidence.what):<15} {harmless(evidence.value)}"
+                + terminal.paint(source, "dim")
+            )
     repair = _repair(index, proposal) or harmless(finding.remedy)
     if repair:
         lines.append(f"{indent}{_INDENT[2:]}{'repair':<15} {terminal.paint(repair, 'cyan')}")

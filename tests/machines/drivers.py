@@ -86,9 +86,7 @@ H100 = SimulatedGpu(
 RTX_5090 = SimulatedGpu("NVIDIA GeForce RTX 5090", "12.0", 32 * GIB, 170, "0x2b85")
 GTX_1080 = SimulatedGpu("NVIDIA GeForce GTX 1080", "6.1", 8 * GIB, 20, "0x1b80")
 GT_1030 = SimulatedGpu("NVIDIA GeForce GT 1030", "6.1", 2 * GIB, 3, "0x1d01")
-TESLA_V100 = SimulatedGpu(
-    "Tesla V100-SXM2-16GB", "7.0", 16 * GIB, 80, "0x1db1", ecc=(0, 0), retired=(0, 0)
-)
+TESLA_V100 = SimulatedGpu("Tesla V100-SXM2-16GB", "7.0", 16 * GIB, 80, "0x1db1", ecc=(0, 0), retired=(0, 0))
 TESLA_K80 = SimulatedGpu("Tesla K80", "3.7", 12 * GIB, 13, "0x102d")
 
 

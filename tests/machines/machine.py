@@ -333,6 +333,14 @@ class Machine:
         write_wheel(self.path(self.site_packages), name, wheel)
         return self
 
+    def compiler(self, directory: str, version: str = "") -> Machine:
+        """ptxas and libdevice in a toolkit's directory; its version.json, where a version is given."""
+        cuda_compiler(self.path(directory))
+        if version:
+            name = '{"cuda_nvcc": {"name": "CUDA NVCC", "version": "%s"}}' % version
+            self.file(f"{directory}/version.json", name)
+        return self
+
     # --- envdoctor ----------------------------------------------------------------------------------
 
     def check(self, *options: str) -> Checked:
@@ -373,3 +381,13 @@ def write_wheel(site_packages: Path, name: str, wheel: Wheel) -> None:
             source=library.source,
             rpath=library.rpath,
         )
+    if name == "cuda_nvcc":
+        cuda_compiler(directory.parent)
+
+
+def cuda_compiler(directory: Path) -> None:
+    """What XLA takes from a toolkit or from the wheel nvidia-cuda-nvcc: ptxas and libdevice."""
+    stub_program(directory / "bin" / "ptxas")
+    libdevice = directory / "nvvm" / "libdevice" / "libdevice.10.bc"
+    libdevice.parent.mkdir(parents=True, exist_ok=True)
+    libdevice.write_bytes(b"BC\xc0\xde")  # LLVM bitcode's magic number

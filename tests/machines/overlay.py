@@ -32,6 +32,7 @@ _SCRIPT = """
 set -e
 tree=$1 place=$2; shift 2
 mkdir "$place/work" "$place/root" "$place/hidden"
+mount -t tmpfs tmpfs "$place/hidden"  # layers of one file system may not lie within each other
 mknod "$place/hidden/.dockerenv" c 0 0  # where this machine is a container, the simulated one is none
 mount -t overlay overlay -o "lowerdir=$place/hidden:/,upperdir=$tree,workdir=$place/work" "$place/root"
 cd "$place/root"

@@ -36,7 +36,9 @@ def main() -> None:
             machine.distribution(f"package-{number}", "1.0", ["numpy>=1.20", "requests; extra == 'web'"])
         command = [sys.executable, "-m", "envdoctor", "check", "--quick", "--json"]
         command += ["--root", str(machine.root), "--python", machine.python]
-        whole, bare, checks = [], [], {}
+        whole: list[float] = []
+        bare: list[float] = []
+        checks: dict[str, list[float]] = {}
         for number in range(options.n + 1):
             started = time.perf_counter()
             done = subprocess.run(command, env=machine.environment, capture_output=True, check=True)

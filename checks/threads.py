@@ -33,7 +33,7 @@ _OMP_LIST = re.compile(r"\s*[1-9]\d*\s*(,\s*[1-9]\d*\s*)*")  # one number a nest
 
 
 def check_oversubscription(facts: Facts) -> Iterator[Finding]:
-    """A pool at least twice as large as the CPUs that may be used. Pools respect the affinity mask, not a quota."""
+    """A pool of at least twice the CPUs that may be used: pools respect the affinity mask, not a quota."""
     cpu = facts.host.cpu
     pools = pool_sizes(facts)
     usable = usable_cpus(facts)
@@ -71,10 +71,10 @@ def check_thread_limit(facts: Facts) -> Iterator[Finding | Unknown]:
         elif isinstance(limit.used, Unavailable):
             yield Unknown("THR003", limit.used.reason)
         elif limit.limit - limit.used < wanted:
-            yield _no_room(limit, limit.used, wanted, pools)
+            yield _no_room(limit, limit.used, pools)
 
 
-def _no_room(limit: ThreadLimit, used: int, wanted: int, pools: dict[str, int]) -> Finding:
+def _no_room(limit: ThreadLimit, used: int, pools: dict[str, int]) -> Finding:
     room = max(0, limit.limit - used)
     return Finding(
         code="THR003",
@@ -85,8 +85,8 @@ def _no_room(limit: ThreadLimit, used: int, wanted: int, pools: dict[str, int]) 
             Evidence("limit", str(limit.limit), limit.source),
             Evidence("in use", str(used), "ps -eLf | wc -l"),
         ),
-        remedy="export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1"
-        "    (or raise the limit: ulimit -u, docker run --pids-limit, systemd TasksMax)",
+        remedy="export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 "
+        "TF_NUM_INTEROP_THREADS=1    (or raise the limit: ulimit -u, docker run --pids-limit, systemd TasksMax)",
     )
 
 
@@ -119,8 +119,8 @@ def check_variables_agree(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         code="THR005",
         subject=", ".join(values),
-        message=f"{', '.join(f'{name}={value}' for name, value in values.items())}: which one counts depends on "
-        "the library",
+        message=f"{', '.join(f'{name}={value}' for name, value in values.items())}: "
+        "which one counts depends on the library",
         evidence=tuple(Evidence(name, str(value), f"env | grep {name}") for name, value in values.items()),
         remedy="export " + " ".join(f"{name}={smallest}" for name in values),
     )
@@ -142,8 +142,7 @@ def _processors(facts: Facts) -> int:
 def pool_sizes(facts: Facts) -> dict[str, int]:
     """The threads that each installed library would start, from its variable or from the affinity mask.
 
-    Raises:
-        SkipError: nothing that starts threads is installed.
+    SkipError where nothing that starts threads is installed.
     """
     processors = _processors(facts)
     names = list(known(facts.threads.pools))
@@ -191,7 +190,7 @@ def _setting(pool: str, facts: Facts) -> str:
 
 def _number(value: str) -> int | None:
     """What a reader makes of it: the first of a list; None for what is no number."""
-    match = _NUMBER.fullmatch(value.split(",")[0])
+    match = _NUMBER.fullmatch(value.partition(",")[0])
     return int(match[1]) if match else None
 
 

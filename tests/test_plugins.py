@@ -16,7 +16,7 @@ from envdoctor.catalog import Condition, Severity
 from envdoctor.finding import Finding
 
 CONDITIONS = (
-    Condition(code="ACM001", name="acme-licence-expired", severity=Severity.ERROR, title="The licence is over",
+    Condition(code="ACM001", name="acme-licence-expired", severity=Severity.ERROR, title="It is over",
               means="It is over.", why="Time.", check="acme_doctor:look"),
 )
 

@@ -1,4 +1,4 @@
-"""Frameworks that do not come to the end of their import: named in bounded time, and nothing is left behind."""
+"""Frameworks that do not come to the end of their import: named in bounded time, nothing left behind."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def _is_wsl(root: Root, kernel: str) -> bool:
 def _container(root: Root) -> str:
     """What the engines leave inside: marker files, $container (systemd's convention), cgroup names."""
     environment = os.environ if root.is_live else {}
-    if "KUBERNETES_SERVICE_HOST" in environment:
+    if "KUBERNETES_SERVICE_HOST" in environment or _exists(root, "/var/run/secrets/kubernetes.io"):
         return "kubernetes"
     if _exists(root, "/.singularity.d"):
         return "apptainer" if "APPTAINER_CONTAINER" in environment else "singularity"

@@ -170,6 +170,8 @@ class Requirement(Struct, frozen=True, kw_only=True):
     soname: str
     required: bool  # without it no GPU is registered
     linked: bool = False  # DT_NEEDED of the framework (a miss is an ImportError), not dlopen
+    asker: str = ""  # the object that is linked to it, where it is another than the framework's opener
+    needed_for: str = ""  # what fails without it, where that is not the GPU as a whole
 
 
 class Place(Struct, frozen=True, kw_only=True):
@@ -190,6 +192,7 @@ class Framework(Struct, frozen=True, kw_only=True):
     compute_capabilities: tuple[str, ...] | Unavailable  # "sm_80" (cubin), "compute_90" (with PTX)
     opener: str  # the object that calls dlopen (or carries DT_NEEDED)
     requirements: tuple[Requirement, ...]
+    preloads: tuple[str, ...] = ()  # files that its Python opens by path before anything else
     source: str  # the file that these facts were read from
 
 

@@ -26,7 +26,7 @@ def read_threads(
 
 
 def _user_limit(root: Root) -> ThreadLimit | Unavailable | None:
-    """RLIMIT_NPROC counts the threads of a user; who has CAP_SYS_RESOURCE or is root is exempt (getrlimit(2))."""
+    """RLIMIT_NPROC counts the threads of a user; root and CAP_SYS_RESOURCE are exempt (getrlimit(2))."""
     if not root.is_live:
         return None  # a tree has no processes
     soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)

@@ -118,12 +118,19 @@ class Machine:
         return self.file("/proc/version", f"Linux version {release} (builder@host) (gcc) #1 SMP\n")
 
     def cpus(
-        self, cores: int, *, threads: int = 1, model: str = "AMD EPYC 9654", quota: float = 0
+        self,
+        cores: int,
+        *,
+        threads: int = 1,
+        model: str = "AMD EPYC 9654",
+        quota: float = 0,
+        flags: str = "fpu sse sse2 avx avx2",
     ) -> Machine:
         """Processors, and a cgroup v2 that grants `quota` of them (0: no limit)."""
         logical = cores * threads
         self.file(
-            "/proc/cpuinfo", "".join(f"processor\t: {i}\nmodel name\t: {model}\n\n" for i in range(logical))
+            "/proc/cpuinfo",
+            "".join(f"processor\t: {i}\nmodel name\t: {model}\nflags\t\t: {flags}\n\n" for i in range(logical)),
         )
         base = "/sys/devices/system/cpu"
         self.file(f"{base}/online", f"0-{logical - 1}\n")

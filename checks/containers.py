@@ -8,7 +8,6 @@ from envdoctor.catalog import Severity
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
-    driver_libraries,
     gpu_traces,
     gpus,
     require_gpu_wanted,
@@ -28,6 +27,7 @@ from envdoctor.finding import Evidence, Finding, SkipError
 
 NVML_UNKNOWN = 999  # NVML_ERROR_UNKNOWN, nvml.h
 WSL_LIBRARIES = "/usr/lib/wsl/lib"
+_SHM = "/dev/shm"  # noqa: S108  a mount point
 LITTLE_SHM = 128 << 20  # bytes; Docker's default is 64 MiB, NVIDIA's advice 1 GiB
 _CDI = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 
@@ -55,7 +55,9 @@ _RESTART = {
 def let_in(facts: Facts) -> str:
     """How this kind of container is given the GPUs."""
     kind = facts.host.container
-    return _LET_IN.get(kind, f"give the {kind} container the GPU's device nodes and the host's driver libraries")
+    return _LET_IN.get(
+        kind, f"give the {kind} container the GPU's device nodes and the host's driver libraries"
+    )
 
 
 def host_driver_loaded(facts: Facts) -> bool | None:
@@ -134,7 +136,11 @@ def check_lost_gpu(facts: Facts) -> Iterator[Finding]:
         code="HST007",
         subject=kind,
         message=f"this {kind} container has lost its access to the GPU, or never had it: "
-        + (f"{refused[0].path} is there and may not be opened" if refused else "NVML fails with Unknown Error")
+        + (
+            f"{refused[0].path} is there and may not be opened"
+            if refused
+            else "NVML fails with Unknown Error"
+        )
         + " (device cgroup)",
         evidence=(
             *((Evidence("NVML", nvml.detail, "nvidia-smi -L"),) if isinstance(nvml, ProbeFailure) else ()),
@@ -155,7 +161,7 @@ def _open_to_all(node: DeviceNode) -> bool:
 
 
 def check_seccomp_clone3(facts: Facts) -> Iterator[Finding]:
-    """Asked of the kernel itself: EPERM from clone3 is the filter's answer; glibc falls back on ENOSYS only."""
+    """Asked of the kernel itself: EPERM is the filter's answer, and glibc falls back on ENOSYS alone."""
     if not facts.surroundings.seccomp:
         raise SkipError("no seccomp filter is known to be on")
     error = known(facts.surroundings.clone3)
@@ -166,8 +172,8 @@ def check_seccomp_clone3(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         code="HST008",
         subject="clone3",
-        message=f"the seccomp filter{f' of this {kind} container' if kind else ''} answers clone3 with EPERM, "
-        f"and {libc} takes that as final: no thread can be started",
+        message=f"the seccomp filter{f' of this {kind} container' if kind else ''} answers EPERM to clone3: "
+        f"{libc} takes that as final, and no thread can be started",
         evidence=(
             Evidence("seccomp", "filter mode (2)", "grep Seccomp: /proc/self/status"),
             Evidence(
@@ -189,7 +195,9 @@ def check_toolkit(facts: Facts) -> Iterator[Finding]:
         raise SkipError("no NVIDIA driver is loaded")
     seen = (
         Evidence("engine", engine.path, "docker version"),
-        Evidence("NVIDIA Container Toolkit", ", ".join(engine.toolkit) or "not found", "nvidia-ctk --version"),
+        Evidence(
+            "NVIDIA Container Toolkit", ", ".join(engine.toolkit) or "not found", "nvidia-ctk --version"
+        ),
     )
     if engine.runtime and not engine.runtime_exists:
         lost = "every container that asks for it fails" if not engine.default else "no container starts"
@@ -311,11 +319,11 @@ def check_shared_memory(facts: Facts) -> Iterator[Finding]:
     user = "NCCL between several GPUs" if many else f"{title(loaders[0])}'s data workers"
     yield Finding(
         code="HST011",
-        subject="/dev/shm",  # noqa: S108  a mount point
+        subject=_SHM,
         severity_here=Severity.WARNING if many else Severity.NOTE,
-        message=f"/dev/shm holds {size >> 20} MiB: little for {user} (Bus error, or an NCCL system error)",
+        message=f"{_SHM} holds {size >> 20} MiB: little for {user} (Bus error, or an NCCL system error)",
         evidence=(
-            Evidence("/dev/shm", f"size={size >> 10}k", "grep /dev/shm /proc/self/mountinfo"),  # noqa: S108
+            Evidence(_SHM, f"size={size >> 10}k", f"grep {_SHM} /proc/self/mountinfo"),
             Evidence("GPUs visible", str(_visible_gpus(facts)), "nvidia-smi -L"),
         ),
         remedy={

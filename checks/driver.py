@@ -76,7 +76,8 @@ def check_driver_not_loaded(facts: Facts) -> Iterator[Finding]:
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
             Evidence("loaded", ", ".join(_modules(facts)) or "neither nvidia nor nouveau", "lsmod"),
         ),
-        remedy=_on_host(facts) + "sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
+        remedy=_on_host(facts)
+        + "sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
     )
 
 
@@ -102,8 +103,8 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
             *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
             *((Evidence("NVML", nvml.detail, "nvidia-smi"),) if isinstance(nvml, ProbeFailure) else ()),
         ),
-        remedy=f"restart the {facts.host.container} container (the host's driver was upgraded meanwhile), and "
-        "take a driver that the image itself brings out of it"
+        remedy=f"restart the {facts.host.container} container (the host's driver was upgraded meanwhile), "
+        "and take a driver that the image itself brings out of it"
         if facts.host.container
         else "sudo reboot",
     )

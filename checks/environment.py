@@ -29,7 +29,8 @@ _ELSEWHERE = frozenset(
 )
 _READERS = {"TensorFlow": "tensorflow", "JAX": "jax", "PyTorch": "torch"}
 _DIRECTORIES = ("CUDA_HOME", "CUDA_PATH", "CUDA_ROOT")
-_UNIT = re.compile(r"([0-9]+)\s*([KMG])i?B?", re.IGNORECASE)
+_UNIT = re.compile(r"([0-9]{1,12})\s*([KMG])i?B?", re.IGNORECASE)
+_PERCENT = re.compile(r"[0-9]{1,3}")
 ASYNC_SINCE = (11, 2)  # gpu_process_state.cc: "TensorFlow was not compiled with CUDA 11.2+"
 
 
@@ -91,7 +92,11 @@ def _read_here(facts: Facts, reader: str) -> bool:
 
 def _percentage(facts: Facts, value: str) -> str:
     """75 for .75. More than 1 means something only with unified memory (JAX, GPU memory allocation)."""
-    if float(value) <= 1 or facts.environment.get("TF_FORCE_UNIFIED_MEMORY", "") not in {"", "0", "false"}:
+    if (
+        not value
+        or float(value) <= 1
+        or facts.environment.get("TF_FORCE_UNIFIED_MEMORY", "") not in {"", "0", "false"}
+    ):
         return ""
     return "is more than the GPU has (1 is all of it)"
 
@@ -105,7 +110,7 @@ def _better(name: str, value: str, values: tuple[str, ...]) -> str:
     if name == "TF_CPP_MIN_LOG_LEVEL":
         return {"info": "0", "warning": "1", "warn": "1", "error": "2", "fatal": "3"}.get(word, "")
     if name.endswith("CLIENT_MEM_FRACTION"):
-        return f"{float(word) / 100:g}" if word.isdigit() and 1 < int(word) <= 100 else ""
+        return f"{float(word) / 100:g}" if _PERCENT.fullmatch(word) and 1 < int(word) <= 100 else ""
     switch = {"1": "true", "yes": "true", "on": "true", "0": "false", "no": "false", "off": "false"}
     for meant in (word, switch.get(word, ""), {"true": "1", "false": "0"}.get(word, "")):
         for known_value in values:

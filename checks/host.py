@@ -6,9 +6,7 @@ from collections.abc import Iterator
 
 from envdoctor.checks.machine import (
     cuda_frameworks,
-    driver_answers,
     driver_cuda_version,
-    driver_libraries,
     require_gpu_wanted,
     silent_driver,
     title,
@@ -18,6 +16,7 @@ from envdoctor.facts.loader import Process, RecordedView
 from envdoctor.facts.loader_model import Lookup, Rule
 from envdoctor.facts.model import Facts, Framework, ProbeFailure, Unavailable, known
 from envdoctor.facts.model_containers import Binaries, SecureBoot
+from envdoctor.facts.model_xla import Toolkit
 from envdoctor.finding import Evidence, Finding, SkipError
 from envdoctor.knowledge.tables import release_key
 from envdoctor.shell import quoted
@@ -28,13 +27,13 @@ _FAMILIES = {
     "HST001": ("libc.so.6", "libm.so.6"),
     "HST002": ("libstdc++.so.6",),
 }
-# The first releases whose PyPI wheels are compiled with AVX: tensorflow/tensorflow#17411 (v1.6's release notes),
-# jax-ml/jax#6671. PyTorch's wheels choose their kernels at run time.
+# The first releases whose PyPI wheels are compiled with AVX: tensorflow/tensorflow#17411, jax-ml/jax#6671.
+# PyTorch's wheels choose their kernels at run time.
 _NEEDS_AVX = {"tensorflow": (1, 6), "jax": (0, 1, 62)}
 
 
 def check_c_libraries(facts: Facts) -> Iterator[Finding]:
-    """The loader compares version names for every library it loads: one that is not defined ends the import."""
+    """The loader compares version names for every library: one that is not defined ends the import."""
     if not any(b.objects for b in facts.surroundings.binaries):
         raise SkipError("no framework is installed")
     if facts.host.libc == "musl":
@@ -52,7 +51,9 @@ def check_c_libraries(facts: Facts) -> Iterator[Finding]:
                 if lookup is None or symbols is None or not symbols.defined:
                     continue  # not found is LIB008's; a library without versions satisfies every need
                 missing = {
-                    need: user for need, user in wanted.get(library, {}).items() if need not in symbols.defined
+                    need: user
+                    for need, user in wanted.get(library, {}).items()
+                    if need not in symbols.defined
                 }
                 if missing:
                     yield _too_old(code, lookup, missing, frameworks[binaries.framework], facts)
@@ -87,12 +88,16 @@ def _tree(lookups: tuple[Lookup, ...]) -> Iterator[Lookup]:
         yield from _tree(lookup.needed)
 
 
-def _too_old(code: str, lookup: Lookup, missing: dict[str, str], framework: Framework, facts: Facts) -> Finding:
+def _too_old(
+    code: str, lookup: Lookup, missing: dict[str, str], framework: Framework, facts: Facts
+) -> Finding:
     newest = max(missing, key=_version_key)
     user = missing[newest]
     defined = facts.surroundings.symbols[lookup.real].defined
     family = newest.rpartition("_")[0] + "_"
-    offers = max((v for v in defined if v.startswith(family)), key=_version_key, default="none of that family")
+    offers = max(
+        (v for v in defined if v.startswith(family)), key=_version_key, default="none of that family"
+    )
     name = "glibc" if code == "HST001" else "libstdc++"
     better = () if code == "HST001" else _newer_copies(lookup, missing, facts)
     return Finding(
@@ -107,7 +112,9 @@ def _too_old(code: str, lookup: Lookup, missing: dict[str, str], framework: Fram
             Evidence("it defines up to", offers, f"readelf -V {quoted(lookup.real)} | grep {family}"),
             *(Evidence("new enough", path, f"readelf -V {quoted(path)}") for path in better),
         ),
-        remedy=_newer_glibc(framework, facts) if code == "HST001" else _newer_libstdcxx(lookup, better, facts),
+        remedy=_newer_glibc(framework, facts)
+        if code == "HST001"
+        else _newer_libstdcxx(lookup, better, facts),
     )
 
 
@@ -162,7 +169,7 @@ def _version_key(version: str) -> tuple[int, ...]:
 
 
 def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
-    """Only PyPI's own wheels are judged: conda's, and what was built here (its tag is linux_…), need no AVX."""
+    """Only PyPI's own wheels are judged: conda's, and what was built here (tagged linux_…), need no AVX."""
     if facts.host.machine != "x86_64":
         raise SkipError(f"no wheel for {facts.host.machine} needs AVX")
     tags = {b.framework: b.tags for b in facts.surroundings.binaries}
@@ -188,13 +195,13 @@ def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
             subject=model,
             framework=framework.name,
             message=f"{title(framework)}'s wheel is compiled with AVX, which {model} does not "
-            f"{'show to this virtual machine' if guest else 'have'}: the import dies with Illegal instruction",
+            f"{'show to this virtual machine' if guest else 'have'}: import dies with Illegal instruction",
             evidence=(
                 Evidence("CPU", f"{model}, no avx among {len(flags)} flags", "grep -c -w avx /proc/cpuinfo"),
                 Evidence("wheel", ", ".join(tags[framework.name]), "its WHEEL file"),
             ),
-            remedy="give the guest the host's CPU model (QEMU: -cpu host; libvirt: host-passthrough; Proxmox: "
-            "type host) and restart it"
+            remedy="give the guest the host's CPU model (QEMU: -cpu host; libvirt: host-passthrough; "
+            "Proxmox: type host) and restart it"
             if guest
             else "conda install -c conda-forge tensorflow    (built without AVX)"
             if framework.name == "tensorflow"
@@ -311,3 +318,47 @@ def check_cuinit_after_suspend(facts: Facts) -> Iterator[Finding]:
         else "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm    "
         "(stop what uses the GPU first: sudo fuser -v /dev/nvidia-uvm)",
     )
+
+
+def check_older_than_ptxas(facts: Facts) -> Iterator[Finding]:
+    """Where the wheel's ptxas is the only one: a whole toolkit has nvlink, which links without the driver."""
+    require_gpu_wanted(facts)
+    frameworks = {f.name: f for f in cuda_frameworks(facts)}
+    serves = driver_cuda_version(facts)
+    if not serves:
+        raise SkipError("the driver does not say which CUDA it serves")
+    for search in facts.xla.searches:
+        framework = frameworks.get(search.framework)
+        if framework is None or not _links_with_the_driver(framework):
+            continue
+        roots = (r.found.ptxas for r in search.roots if isinstance(r.found, Toolkit))
+        found = {p.real: p for p in (*search.on_path, *roots) if p and p.executable}
+        tools = list(found.values())
+        if len(tools) != 1 or "/nvidia/" not in tools[0].real or not isinstance(tools[0].version, str):
+            continue
+        tool, version = tools[0], str(tools[0].version)
+        if release_key(serves)[:2] >= release_key(version)[:2]:
+            continue
+        yield Finding(
+            code="DRV015",
+            subject="ptxas",
+            framework=framework.name,
+            message=f"the driver serves CUDA {serves}, and ptxas is {version}: XLA of {title(framework)} "
+            "compiles one kernel after another (only compilation is slower)",
+            evidence=(
+                Evidence("driver", f"CUDA {serves}", "nvidia-smi | grep 'CUDA Version'"),
+                Evidence("ptxas", f"{tool.path} ({version})", f"{quoted(tool.path)} --version"),
+            ),
+            remedy=f"when convenient: a driver that serves CUDA {version.rpartition('.')[0]}",
+        )
+
+
+def _links_with_the_driver(framework: Framework) -> bool:
+    """The releases whose XLA asks the driver (nvptx_compiler.cc, ChooseLinkingMethod), as far as reports of
+    its message go: TensorFlow to 2.18 (conda-forge/tensorflow-feedstock#417), JAX 0.4.24 to 0.4.31
+    (jax-ml/jax#19821, #25718). TensorFlow 2.21's libraries do not hold the message.
+    """
+    key = release_key(framework.version)
+    if framework.name == "tensorflow":
+        return (2, 14) <= key[:2] <= (2, 18)
+    return framework.name == "jax" and (0, 4, 24) <= key[:3] <= (0, 4, 31)

@@ -1,38 +1,70 @@
-"""The libraries that a framework asks the loader for: found, the right ones, and whole?"""
+"""The libraries that a framework asks the loader for: found, and whole?"""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+
+from msgspec.structs import replace
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.machine import cuda_frameworks, require_gpu_wanted, title
-from envdoctor.checks.packages import pip_install
-from envdoctor.facts.loader_model import Lookup, Rule, stem
-from envdoctor.facts.model import Facts, Framework, known
-from envdoctor.finding import Evidence, Finding, SkipError, Unknown
-from envdoctor.knowledge.tables import release_key, tensorflow_release
-from envdoctor.resolution import Candidate, FrameworkLibraries, Need
+from envdoctor.checks.lookups import install, looked, names, wanted, why
+from envdoctor.checks.machine import title
+from envdoctor.facts.loader_model import Lookup, stem
+from envdoctor.facts.model import Facts
+from envdoctor.finding import Evidence, Finding, Unknown
+from envdoctor.resolution import DRIVER_SONAME, Candidate, FrameworkLibraries, Need
 from envdoctor.shell import quoted
-from envdoctor.versions import library_version
 
-# `nvidia-cudnn-cu12<10.0,>=9.3.0.75; …` -> 9.3. packaging's parser would cost 20 ms at every start.
-_CUDNN_BOUND = re.compile(r"nvidia-cudnn[^;]*?(?:>=|==)\s*(?P<version>\d+\.\d+)")
+# cuDNN's own package without the precompiled engines ("jit") is complete without the others.
+ESSENTIAL_PARTS = ("_graph", "_ops", "_cnn", "_adv", "_infer")
 
 
 def check_required_libraries(facts: Facts) -> Iterator[Finding | Unknown]:
     """One finding per kind of trouble, naming every library that has it: no wall of red."""
-    for libraries in _wanted(facts):
-        groups: dict[str, list[Need]] = {}
+    for libraries in wanted(facts):
+        groups: dict[tuple[str, str], list[Need]] = {}
+        absent = {n.soname for n in libraries.needs if n.lookup.error}
         for need in libraries.needs:
-            if not need.requirement.required or need.lookup.ok:
+            use = need.requirement.needed_for
+            if not (need.requirement.required or use) or need.lookup.ok:
                 continue
-            if need.lookup.failures:
-                groups.setdefault(classify(need, libraries), []).append(need)
-            else:
-                yield Unknown("LIB001", f"{need.soname}: {need.lookup.doubts[0]}")
-        for code, needs in groups.items():
-            yield _FINDING[code](code, needs, libraries, facts)
+            failures = need.lookup.failures
+            if not failures:
+                if need.requirement.required:
+                    yield Unknown("LIB001", f"{need.soname}: {need.lookup.doubts[0]}")
+            elif failures[0] is need.lookup or failures[0].name not in absent:
+                groups.setdefault((classify(need, libraries), use), []).append(need)
+        for (code, use), needs in groups.items():
+            finding = _FINDING[code](code, needs, libraries, facts)
+            if use:
+                message = f"{finding.message}: without it {use} fails"
+                finding = replace(finding, message=message, severity_here=Severity.WARNING)
+            yield finding
+        yield from _parts_of_cudnn(libraries, facts)
+
+
+def _parts_of_cudnn(libraries: FrameworkLibraries, facts: Facts) -> Iterator[Finding]:
+    """What libcudnn.so opens when it is first used, and does not find."""
+    need = libraries.need("libcudnn")
+    if need is None or not need.lookup.ok:
+        return
+    leaves: dict[str, Lookup] = {}
+    for part in libraries.cudnn_parts:
+        leaf = next(iter(part.failures), None)
+        if leaf and leaf.name != DRIVER_SONAME and stem(part.name).endswith(ESSENTIAL_PARTS):
+            leaves.setdefault(leaf.name, leaf)
+    if leaves:
+        first = next(iter(leaves.values()))
+        missing = ", ".join(leaves)
+        yield Finding(
+            code="LIB008",
+            subject=missing,
+            framework=libraries.framework.name,
+            message=f"{need.soname} is found, but {missing}, which its parts need, "
+            f"{'is' if len(leaves) == 1 else 'are'} not",
+            evidence=(Evidence("cuDNN", need.lookup.path, why(need.lookup, facts)), *looked(first)),
+            remedy=install(libraries.framework, [need], facts),
+        )
 
 
 def classify(need: Need, libraries: FrameworkLibraries) -> str:
@@ -59,70 +91,9 @@ def classify(need: Need, libraries: FrameworkLibraries) -> str:
     return "LIB001"
 
 
-def check_shadowing(facts: Facts) -> Iterator[Finding]:
-    """A copy from elsewhere wins over the wheel that the framework was installed with."""
-    for libraries in _wanted(facts):
-        for need in libraries.needs:
-            wheels = [c for c in need.candidates if c.exact and c.kind == "pip wheel" and not c.problem]
-            lookup = need.lookup
-            if not lookup.real or not wheels or any(lookup.real == c.real for c in wheels):
-                continue
-            wins, wheel = library_version(lookup.real, facts), library_version(wheels[0].real, facts)
-            if wins and wins == wheel:
-                continue
-            older = bool(wins and wheel) and release_key(wins) < release_key(wheel)
-            yield Finding(
-                code="LIB004",
-                subject=need.soname,
-                framework=libraries.framework.name,
-                severity_here=Severity.ERROR
-                if stem(need.soname) == "libcudnn" and _too_old(wins, libraries.framework, facts)
-                else Severity.WARNING,
-                message=f"{need.soname} is taken from {_directory(lookup.path)} "
-                f"({wins or 'version unknown'}), not from the wheel ({wheel or 'version unknown'})"
-                + (": older than what was installed with the framework" if older else ""),
-                evidence=(
-                    Evidence("found first", lookup.path, f"because of {_why(lookup, facts)}"),
-                    Evidence("the wheel's", wheels[0].path, "pip"),
-                ),
-                remedy=_unshadow(lookup, facts),
-            )
-
-
-def check_cudnn_version(facts: Facts) -> Iterator[Finding | Unknown]:
-    """TensorFlow wants the cuDNN major version it was built with and at least its minor version."""
-    for libraries in _wanted(facts):
-        need = libraries.need("libcudnn")
-        if need is None or not need.lookup.real:
-            continue
-        framework = libraries.framework
-        built = built_cudnn(framework, facts)
-        loaded = library_version(need.lookup.real, facts)
-        if not loaded or not built:
-            yield Unknown(
-                "CDN002", f"{need.lookup.real} does not tell its version" if built else "no build version"
-            )
-        elif _too_old(loaded, framework, facts):
-            yield Finding(
-                code="CDN002",
-                subject=need.soname,
-                framework=framework.name,
-                message=f"cuDNN {loaded} would be loaded; {title(framework)} was built with {built} "
-                "and takes no older minor version",
-                evidence=(
-                    Evidence("loaded", need.lookup.path, f"because of {_why(need.lookup, facts)}"),
-                    Evidence("built with", built, framework.source),
-                ),
-                remedy=pip_install(
-                    known(facts.interpreter),
-                    f"nvidia-cudnn-cu{_major(framework)}>={built},<{int(built.split('.')[0]) + 1}",
-                ),
-            )
-
-
 def check_tensorrt(facts: Facts) -> Iterator[Finding]:
     """Optional: only TF-TRT uses it."""
-    for libraries in _wanted(facts):
+    for libraries in wanted(facts):
         asked = [n for n in libraries.needs if stem(n.soname) in {"libnvinfer", "libnvinfer_plugin"}]
         missing = [n for n in asked if not n.lookup.ok]
         if not missing:
@@ -131,45 +102,25 @@ def check_tensorrt(facts: Facts) -> Iterator[Finding]:
         here = f"; another version is here: {', '.join(c.path for c in others)}" if others else ""
         yield Finding(
             code="LIB010",
-            subject=_names(missing),
+            subject=names(missing),
             framework=libraries.framework.name,
-            message=f"TensorRT ({_names(missing)}) is not found: harmless unless TF-TRT is used{here}",
-            evidence=_lookup_evidence(missing[0].lookup),
+            message=f"TensorRT ({names(missing)}) is not found: harmless unless TF-TRT is used{here}",
+            evidence=looked(missing[0].lookup),
         )
-
-
-def built_cudnn(framework: Framework, facts: Facts) -> str:
-    """The cuDNN version of the build: the lower bound in its own METADATA, else the release table's."""
-    for distribution in known(facts.packages).named(framework.distribution):
-        for line in distribution.requires:
-            lower = _CUDNN_BOUND.match(line)
-            if lower:
-                return lower["version"]
-    if "." in framework.cudnn_version:
-        return framework.cudnn_version
-    row = tensorflow_release(framework.version) if framework.name == "tensorflow" else None
-    return row.cudnn if row else ""
-
-
-def _wanted(facts: Facts) -> Iterable[FrameworkLibraries]:
-    require_gpu_wanted(facts)
-    cuda_frameworks(facts)
-    if not facts.resolution:
-        raise SkipError("no framework here opens CUDA libraries")
-    return facts.resolution
 
 
 def _missing(code: str, needs: list[Need], libraries: FrameworkLibraries, facts: Facts) -> Finding:
     framework = libraries.framework
-    nothing = "cuDNN is" if code == "CDN001" else f"{_names(needs)} {_is(needs)}"
+    nothing = "cuDNN is" if code == "CDN001" else f"{names(needs)} {_is(needs)}"
     return Finding(
         code=code,
-        subject=_names(needs),
+        subject=names(needs),
         framework=framework.name,
-        message=f"{nothing} not installed anywhere on this target; {title(framework)} needs "
-        f"{'it' if len(needs) == 1 else 'them'}",
-        evidence=_lookup_evidence(needs[0].lookup),
-        remedy=_install(framework, needs, facts),
+        message=f"{nothing} not installed anywhere on this target; "
+        + (f"`import {framework.name}` fails without" if _linked(needs) else f"{title(framework)} needs")
+        + f" {'it' if len(needs) == 1 else 'them'}",
+        evidence=_asked(needs),
+        remedy=install(framework, needs, facts),
     )
 
 
@@ -178,11 +129,11 @@ def _elsewhere(code: str, needs: list[Need], libraries: FrameworkLibraries, _: F
     found = [_best(n, exact=True) for n in needs]
     return Finding(
         code=code,
-        subject=_names(needs),
+        subject=names(needs),
         framework=framework.name,
-        message=f"{_names(needs)} {_is(needs)} installed but {title(framework.name)} cannot find "
+        message=f"{names(needs)} {_is(needs)} installed but {title(framework.name)} cannot find "
         f"{'it' if len(needs) == 1 else 'them'}",
-        evidence=(*_lookup_evidence(needs[0].lookup), *(Evidence("is at", c.path, c.kind) for c in found)),
+        evidence=(*_asked(needs), *(Evidence("is at", c.path, c.kind) for c in found)),
         remedy="envdoctor fix",
     )
 
@@ -191,14 +142,14 @@ def _other_version(code: str, needs: list[Need], libraries: FrameworkLibraries, 
     there = "; ".join(_best(n, exact=False).path for n in needs)
     return Finding(
         code=code,
-        subject=_names(needs),
+        subject=names(needs),
         framework=libraries.framework.name,
-        message=f"{title(libraries.framework)} asks for {_names(needs)}; another version is here: {there}",
+        message=f"{title(libraries.framework)} asks for {names(needs)}; another version is here: {there}",
         evidence=(
-            *_lookup_evidence(needs[0].lookup),
+            *_asked(needs),
             *(Evidence("installed", c.path, c.kind) for n in needs for c in n.candidates if not c.problem),
         ),
-        remedy=_install(libraries.framework, needs, facts),
+        remedy=install(libraries.framework, needs, facts),
     )
 
 
@@ -211,14 +162,14 @@ def _broken_link(code: str, needs: list[Need], libraries: FrameworkLibraries, fa
     ] or [(c.path, c.problem) for n in needs for c in n.candidates if c.problem]
     return Finding(
         code=code,
-        subject=_names(needs),
+        subject=names(needs),
         framework=libraries.framework.name,
-        message=f"{_names(needs)}: {broken[0][0]} is a {broken[0][1]}",
+        message=f"{names(needs)}: {broken[0][0]} is a {broken[0][1]}",
         evidence=(
             *(Evidence("link", f"{path}: {outcome}", f"ls -lL {quoted(path)}") for path, outcome in broken),
-            *_lookup_evidence(needs[0].lookup),
+            *_asked(needs),
         ),
-        remedy=_install(libraries.framework, needs, facts, force=True),
+        remedy=install(libraries.framework, needs, facts),
     )
 
 
@@ -228,11 +179,11 @@ def _unusable(code: str, needs: list[Need], libraries: FrameworkLibraries, facts
     ]
     return Finding(
         code=code,
-        subject=_names(needs),
+        subject=names(needs),
         framework=libraries.framework.name,
         message=f"{bad[0][0]} cannot be loaded: {bad[0][1]}",
         evidence=tuple(Evidence(path, reason, f"file -L {quoted(path)}") for path, reason in bad),
-        remedy=_install(libraries.framework, needs, facts, force=True),
+        remedy=install(libraries.framework, needs, facts),
     )
 
 
@@ -244,13 +195,13 @@ def _transitive(code: str, needs: list[Need], libraries: FrameworkLibraries, fac
         code=code,
         subject=missing,
         framework=libraries.framework.name,
-        message=f"{_names(needs)} {_is(needs)} found, but {missing}, which "
+        message=f"{names(needs)} {_is(needs)} found, but {missing}, which "
         f"{'it needs' if len(needs) == 1 else 'they need'}, {'is' if len(leaves) == 1 else 'are'} not",
         evidence=(
             Evidence("needed by", first.requester, f"readelf -d {quoted(first.requester)} | grep NEEDED"),
-            *_lookup_evidence(first)[1:],
+            *looked(first)[1:],
         ),
-        remedy=_install(libraries.framework, needs, facts),
+        remedy=install(libraries.framework, needs, facts),
     )
 
 
@@ -266,28 +217,12 @@ _FINDING = {
 }
 
 
-def _lookup_evidence(lookup: Lookup) -> tuple[Evidence, ...]:
-    """Who asks, and where was looked, in the loader's order; a long RUNPATH is one item."""
-    places: dict[Rule, dict[str, None]] = {rule: {} for rule in Rule}
-    for attempt in lookup.attempts:
-        places[attempt.rule][_directory(attempt.path)] = None
-    looked = []
-    for rule, directories in places.items():
-        listed = ", ".join(directories)
-        if rule is Rule.LD_LIBRARY_PATH:
-            looked.append(f"LD_LIBRARY_PATH ({listed or 'unset'})")
-        elif rule is Rule.CACHE:
-            looked.append("ld.so.cache" + (f" ({listed})" if listed else ""))
-        elif rule is Rule.DEFAULT:
-            looked += [d for d in directories if "/glibc-hwcaps" not in d]
-        elif directories:
-            several = f"{len(directories)} directories"
-            looked.append(f"its {rule.value} ({several if len(directories) > 3 else listed})")
-    opener = lookup.requester.rpartition("/")[2]
-    return (
-        Evidence("needed by", f"{opener} (dlopen)", lookup.requester),
-        Evidence("looked in", ", ".join(looked), f"LD_DEBUG=libs, look for {lookup.name}"),
-    )
+def _asked(needs: list[Need]) -> tuple[Evidence, ...]:
+    return looked(needs[0].lookup, linked=needs[0].requirement.linked)
+
+
+def _linked(needs: list[Need]) -> bool:
+    return all(n.requirement.linked and n.requirement.required for n in needs)
 
 
 def _unusable_files(lookup: Lookup) -> list[tuple[str, str]]:
@@ -296,58 +231,9 @@ def _unusable_files(lookup: Lookup) -> list[tuple[str, str]]:
     return [(a.path, a.outcome) for a in lookup.attempts if a.outcome and not a.outcome.startswith(passed)]
 
 
-def _install(framework: Framework, needs: list[Need], facts: Facts, *, force: bool = False) -> str:
-    """What brings the libraries: from 2.14 on the framework's own extra; before that the CUDA toolkit."""
-    interpreter = known(facts.interpreter)
-    if framework.name == "tensorflow" and release_key(framework.version) >= (2, 14):
-        command = pip_install(interpreter, f"tensorflow[and-cuda]=={framework.version}")
-        return command.replace(" install ", " install --force-reinstall --no-deps ", 1) if force else command
-    cudnn = any(stem(n.soname) == "libcudnn" for n in needs)
-    parts = [f"cuDNN {framework.cudnn_version}"] if cudnn else []
-    if any(stem(n.soname) != "libcudnn" for n in needs):
-        parts.insert(0, f"CUDA {framework.cuda_version}")
-    return f"install {' and '.join(parts)}, and put its lib64 directory on LD_LIBRARY_PATH"
-
-
-def _unshadow(lookup: Lookup, facts: Facts) -> str:
-    if lookup.rule is Rule.LD_LIBRARY_PATH:
-        rest = [
-            entry
-            for entry in facts.environment.get("LD_LIBRARY_PATH", "").split(":")
-            if entry and entry.rstrip("/") != _directory(lookup.path).rstrip("/")
-        ]
-        return f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH"
-    return ""
-
-
-def _too_old(loaded: str, framework: Framework, facts: Facts) -> bool:
-    built = built_cudnn(framework, facts)
-    return bool(loaded and built) and release_key(loaded)[:2] < release_key(built)[:2]
-
-
-def _why(lookup: Lookup, facts: Facts) -> str:
-    if lookup.rule is Rule.LD_LIBRARY_PATH:
-        return f"LD_LIBRARY_PATH={facts.environment.get('LD_LIBRARY_PATH', '')}"
-    if lookup.rule in {Rule.RUNPATH, Rule.RPATH}:
-        return f"the {lookup.rule.value} of {lookup.requester.rpartition('/')[2]}"
-    return lookup.rule.value if lookup.rule else ""
-
-
 def _best(need: Need, *, exact: bool) -> Candidate:
     return next(c for c in need.candidates if not c.problem and (c.exact or not exact))
 
 
-def _names(needs: list[Need]) -> str:
-    return ", ".join(n.soname for n in needs)
-
-
 def _is(needs: list[Need]) -> str:
     return "is" if len(needs) == 1 else "are"
-
-
-def _major(framework: Framework) -> str:
-    return framework.cuda_version.split(".")[0]
-
-
-def _directory(path: str) -> str:
-    return path.rpartition("/")[0]

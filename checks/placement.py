@@ -9,6 +9,7 @@ from envdoctor.facts.model import Facts, FrameworkCrash, known
 from envdoctor.finding import Evidence, Finding, SkipError
 from envdoctor.shell import quoted
 
+STEPS = {"devices": "listing devices"}
 LIST_GPUS = {"tensorflow": "import tensorflow as tf; print(tf.config.list_physical_devices('GPU'))"}
 
 
@@ -24,7 +25,7 @@ def check_devices_registered(facts: Facts) -> Iterator[Finding]:
                 code="PLC004",
                 subject=run.framework,
                 framework=run.framework,
-                message=f"{name} fails at {run.step}: {run.failure.detail}",
+                message=f"{name} fails at {STEPS.get(run.step, run.step)}: {run.failure.detail}",
                 evidence=tuple(
                     Evidence("stderr", line, f"{python} -c 'import {run.framework}'")
                     for line in run.stderr.strip().splitlines()[-3:]

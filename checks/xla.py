@@ -164,8 +164,8 @@ def _ptxas_finding(
 
 def _newer_ptxas(facts: Facts, framework: Framework, tools: list[Ptxas]) -> str:
     here = [g.compute_capability for g in gpus(facts) if isinstance(g.compute_capability, str)]
-    every = [*tools, *(t.ptxas for t in facts.xla.toolkits if t.ptxas and t.ptxas.executable)]
-    for tool in sorted(every, key=_key, reverse=True):
+    elsewhere = [t.ptxas for t in facts.xla.toolkits if t.ptxas and t.ptxas.executable]
+    for tool in (*sorted(tools, key=_key, reverse=True), *sorted(elsewhere, key=_key, reverse=True)):
         if isinstance(tool.version, str) and not any(ptxas_problem(tool.version, c) for c in here or [""]):
             return f'export PATH={quoted(tool.path.rpartition("/")[0])}:"$PATH"'
     return _get_nvcc(facts, framework)
@@ -215,7 +215,8 @@ def _searches(facts: Facts) -> list[tuple[Framework, XlaSearch]]:
     """Each framework that has XLA's GPU compiler, and where it looks; SkipError where none matters."""
     require_gpu_wanted(facts)
     frameworks = {f.name: f for f in cuda_frameworks(facts)}
-    found = [(frameworks[s.framework], s) for s in facts.xla.searches if s.framework in frameworks]
+    searches = [s for s in facts.xla.searches if s.roots]  # before 2.1 nobody knows where it looked
+    found = [(frameworks[s.framework], s) for s in searches if s.framework in frameworks]
     if not found:
         raise SkipError("no framework with XLA is installed")
     return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING
 
 from envdoctor.catalog import Severity
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from envdoctor.knowledge.flags import Flag, Judgement, ParsedFlags
 
 XLA_FLAGS, TF_XLA_FLAGS = "XLA_FLAGS", "TF_XLA_FLAGS"
-SURELY_MEANT = 0.9  # of the longer name's letters; below it a flag may be one that another release has
+MOST = 100  # flags; and 80 bytes for each of them. Nobody sets more, and each may take 3 ms to look up
+SLIP = 2  # letters: more, and it may be a flag that another release has
 DIES = {
     XLA_FLAGS: "XLA ends the process over it, at the first use of XLA",
     TF_XLA_FLAGS: "TensorFlow ends the process over it as soon as it lists its devices",
@@ -60,13 +62,11 @@ def _judge(
 ) -> Iterator[Finding | Unknown]:
     from envdoctor.knowledge.flags import (  # noqa: PLC0415  costs 5 ms, and is needed where one is set
         Verdict,
-        judge_flag,
         parse_flag_text,
     )
 
     value = facts.environment[variable]
     source, place = f'printf "[%s]\\n" "${variable}"', variable
-    parsed = parse_flag_text(value)
     if variable in facts.xla.flag_files:
         file = facts.xla.flag_files[variable]
         if not isinstance(file, FlagFile):
@@ -75,17 +75,22 @@ def _judge(
         if file.missing:
             yield _no_file(framework, variable, file, invalid)
             return
-        parsed, source, place = parse_flag_text(file.text), f"cat {quoted(file.path)}", file.path
+        value, source, place = file.text, f"cat {quoted(file.path)}", file.path
+    if len(value) > MOST * 80 or value.count("-") > MOST * 4:
+        yield from (Unknown(code, f"{place} holds more than {MOST} flags") for code in {unknown, invalid})
+        return
+    parsed = parse_flag_text(value)
     corrected = _corrected(parsed, variable, build)
+    corrected = _corrected(parse_flag_text(corrected), variable, build)  # a value that moved may be wrong too
     remedy = (
-        f"in {quoted(place)} write: {corrected}"
+        f"in {quoted(place)} write: {corrected or 'nothing'}"
         if place != variable
         else f"export {variable}={quoted(corrected)}"
         if corrected
         else f"unset {variable}"
     )
     for flag in parsed.flags:
-        judgement = judge_flag(flag, variable, build)
+        judgement = _judged(flag, variable, build)
         missing_value = judgement.verdict is Verdict.NO_VALUE
         if judgement.verdict in {Verdict.OK, Verdict.NOT_JUDGED}:
             if judgement.row and judgement.row.needs:
@@ -100,7 +105,7 @@ def _judge(
             severity_here=_severity(flag, judgement),
             message=_message(framework, flag, judgement, variable, parsed),
             evidence=(
-                Evidence(variable, value, source if place == variable else f"it names the file {place}"),
+                Evidence(variable, facts.environment[variable], source),
                 Evidence("read as", flag.text, source),
                 Evidence("flags known of", build if judgement.certain else "TensorFlow 2.21, jaxlib 0.10.2"),
             ),
@@ -115,9 +120,20 @@ def _judge(
             severity_here=Severity.WARNING,
             message=f"XLA reads {place} only up to {word!r}, which does not begin with a dash; "
             "what stands from there on is ignored without a message",
-            evidence=(Evidence(variable, value, source), Evidence("ignored", parsed.ignored)),
+            evidence=(
+                Evidence(variable, facts.environment[variable], source),
+                Evidence("ignored", parsed.ignored),
+            ),
             remedy=remedy,
         )
+
+
+@cache
+def _judged(flag: Flag, variable: str, build: str) -> Judgement:
+    """Asked for several times, and the search for the nearest of 300 names takes milliseconds."""
+    from envdoctor.knowledge.flags import judge_flag  # noqa: PLC0415
+
+    return judge_flag(flag, variable, build)
 
 
 def _severity(flag: Flag, judgement: Judgement) -> Severity:
@@ -127,7 +143,7 @@ def _severity(flag: Flag, judgement: Judgement) -> Severity:
     if judgement.certain:
         return Severity.ERROR
     if judgement.verdict is Verdict.UNKNOWN:
-        sure = _misspelt(flag) or bool(judgement.belongs_to) or _close(flag.name, judgement.nearest)
+        sure = _misspelt(flag) or bool(judgement.belongs_to) or _slip_of(flag.name, judgement.nearest)
     else:
         sure = judgement.verdict is Verdict.WRONG_TYPE
     return Severity.WARNING if sure else Severity.NOTE
@@ -138,10 +154,15 @@ def _misspelt(flag: Flag) -> bool:
     return not flag.text.startswith("--") or flag.name != flag.name.lower().replace("-", "_")
 
 
-def _close(name: str, nearest: str) -> bool:
+def _slip_of(name: str, nearest: str) -> bool:
     from difflib import SequenceMatcher  # noqa: PLC0415
 
-    return bool(nearest) and SequenceMatcher(None, name, nearest).ratio() >= SURELY_MEANT
+    if not nearest:
+        return False
+    same = sum(
+        block.size for block in SequenceMatcher(None, name, nearest, autojunk=False).get_matching_blocks()
+    )
+    return len(name) + len(nearest) - 2 * same <= SLIP
 
 
 def _message(
@@ -159,52 +180,60 @@ def _message(
     if judgement.verdict is Verdict.UNKNOWN:
         if judgement.belongs_to:
             return f"{name} belongs in {judgement.belongs_to}, not in {variable}: {dies}"
-        meant = f"; --{judgement.nearest} is meant" if judgement.nearest else ""
+        meant = f" (--{judgement.nearest} is meant)" if judgement.nearest else ""
         whose = title(framework) if judgement.certain else "TensorFlow 2.21 or jaxlib 0.10.2"
         gone = (
             f" ({judgement.row.note})" if judgement.row and judgement.row.note and judgement.certain else ""
         )
         return f"{name} is no flag of {whose}{gone}{meant}: {dies}"
-    meant = f", {judgement.nearest} is meant" if judgement.nearest else ""
-    return f"{flag.text}: {name} takes {judgement.expected}{meant}; {dies}"
+    meant = f" ({judgement.nearest} is meant)" if judgement.nearest else ""
+    return f"{flag.text}: {name} takes {judgement.expected}{meant}: {dies}"
 
 
 def _takes_next_word(parsed: ParsedFlags, variable: str, build: str) -> bool:
-    from envdoctor.knowledge.flags import Verdict, judge_flag  # noqa: PLC0415
+    from envdoctor.knowledge.flags import Verdict  # noqa: PLC0415
 
     return bool(parsed.flags) and (
-        judge_flag(parsed.flags[-1], variable, build).verdict is Verdict.NO_VALUE
-        or not judge_flag(parsed.flags[-1], variable, build).row
+        _judged(parsed.flags[-1], variable, build).verdict is Verdict.NO_VALUE
+        or not _judged(parsed.flags[-1], variable, build).row
     )
 
 
 def _corrected(parsed: ParsedFlags, variable: str, build: str) -> str:
     """The flags as they should be written; what cannot be corrected is left out."""
-    from envdoctor.knowledge.flags import Verdict, judge_flag, parse_flag_text  # noqa: PLC0415
+    from envdoctor.knowledge.flags import parse_flag_text  # noqa: PLC0415
 
-    words = []
-    for index, flag in enumerate(parsed.flags):
-        judgement = judge_flag(flag, variable, build)
-        name, value = flag.name, flag.value
-        if value is None and parsed.ignored and index == len(parsed.flags) - 1:
-            wants = judgement
-            if judgement.nearest:
-                wants = judge_flag(_respelt(judgement.nearest, None), variable, build)
-            if wants.verdict is Verdict.NO_VALUE:
-                value = parsed.ignored.split()[0]
-        if judgement.verdict is Verdict.UNKNOWN:
-            name = judgement.nearest
-        elif judgement.verdict in {Verdict.WRONG_TYPE, Verdict.WRONG_VALUE}:
-            value = judgement.nearest or _BOOLEANS.get((value or "").lower())
-            name = name if value else ""
-        elif judgement.verdict is Verdict.NO_VALUE and value is None:
-            name = ""
-        if name:
-            words.append(_respelt(name, value).text)
-    _, _, rest = parsed.ignored.partition(" ")
-    if rest.strip():
-        words.append(_corrected(parse_flag_text(rest.strip()), variable, build))
+    words: list[str] = []
+    while parsed.flags:
+        for flag in parsed.flags[:-1]:
+            words.append(_respelling(flag, "", variable, build))
+        rest = parsed.ignored.split()
+        words.append(_respelling(parsed.flags[-1], rest[0] if rest else "", variable, build))
+        place = next((i for i, word in enumerate(rest) if word.startswith("-")), len(rest))
+        parsed = parse_flag_text(" ".join(rest[place:]))
     return " ".join(filter(None, words))
+
+
+def _respelling(flag: Flag, next_word: str, variable: str, build: str) -> str:
+    """One flag as it was probably meant; "" where that cannot be told."""
+    from envdoctor.knowledge.flags import Verdict  # noqa: PLC0415
+
+    judgement = _judged(flag, variable, build)
+    name, value = flag.name, flag.value
+    if value is None and next_word:
+        wants = judgement
+        if judgement.nearest:
+            wants = _judged(_respelt(judgement.nearest, None), variable, build)
+        if wants.verdict is Verdict.NO_VALUE:
+            value = next_word
+    if judgement.verdict is Verdict.UNKNOWN:
+        name = judgement.nearest
+    elif judgement.verdict in {Verdict.WRONG_TYPE, Verdict.WRONG_VALUE}:
+        value = judgement.nearest or _BOOLEANS.get((value or "").lower())
+        name = name if value else ""
+    elif judgement.verdict is Verdict.NO_VALUE and value is None:
+        name = ""
+    return _respelt(name, value).text if name else ""
 
 
 def _respelt(name: str, value: str | None) -> Flag:

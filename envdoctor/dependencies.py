@@ -15,13 +15,15 @@ from envdoctor.facts.model import Distribution, Facts, Interpreter, Unavailable
 
 _LINE = re.compile(
     r"\s*(?P<name>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)\s*(?P<extras>\[[^\]]*\])?\s*"
-    r"(?P<specifier>\([^)]*\)|[^;@]*?)\s*(?:;\s*(?P<marker>.*))?$"
+    r"(?P<specifier>\([^)]*\)|[<>=!~][^;@]*?|)\s*(?:;\s*(?P<marker>.*))?$"
 )
 _CLAUSE = re.compile(
     r"(?P<operator>~=|==|!=|<=|>=|<|>)\s*(?P<release>\d+(?:\.\d+)*)(?P<rest>\.\*|\.?(?:dev|a|b|rc)\d*)?"
 )
 _RELEASE = re.compile(r"\d+(?:\.\d+)*")
-_COMPARISON = re.compile(r"(?P<variable>[a-z_]+)\s*(?P<operator>==|!=|<=|>=|<|>)\s*(?P<quote>['\"])(?P<value>.*?)(?P=quote)")
+_COMPARISON = re.compile(
+    r"(?P<variable>[a-z_]+)\s*(?P<operator>==|!=|<=|>=|<|>)\s*(?P<quote>['\"])(?P<value>.*?)(?P=quote)"
+)
 _SYSTEMS = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux"}
 
 
@@ -43,13 +45,15 @@ def parse(line: str) -> Dependency | None:
 
 
 def dependencies(
-    distribution: Distribution, facts: Facts, interpreter: Interpreter, *, extras: bool = False
+    distribution: Distribution, facts: Facts, interpreter: Interpreter, names: tuple[str, ...]
 ) -> Iterator[Dependency]:
-    """What a distribution asks for on this target; with `extras` also what only its extras ask for."""
+    """What a distribution or any of its extras asks for on this target, of those whose names begin so."""
     for line in distribution.requires:
-        dependency = parse(line)
-        if dependency and (not dependency.marker or _holds(dependency.marker, facts, interpreter, extras)):
-            yield dependency
+        found = parse(line)
+        if found is None or not found.name.startswith(names):
+            continue
+        if not found.marker or _holds(found.marker, facts, interpreter, extras=True):
+            yield found
 
 
 def asked_of(name: str, distribution: Distribution, facts: Facts, interpreter: Interpreter) -> str:
@@ -60,7 +64,7 @@ def asked_of(name: str, distribution: Distribution, facts: Facts, interpreter: I
         found.specifier
         for line in lines
         if (found := parse(line)) and found.name == name and found.specifier
-        if not found.marker or _holds(found.marker, facts, interpreter, False)
+        if not found.marker or _holds(found.marker, facts, interpreter, extras=False)
     )
 
 
@@ -71,7 +75,7 @@ def allows(specifier: str, version: str) -> bool | None:
     found = [_CLAUSE.fullmatch(clause) for clause in clauses]
     if _RELEASE.fullmatch(public) and all(c and _plain(c) for c in found):
         release = _numbers(public)
-        return all(_fits(release, c["operator"], c["release"], c["rest"] == ".*") for c in found if c)
+        return all(_fits(release, c["operator"], c["release"], prefix=c["rest"] == ".*") for c in found if c)
     return _allows(specifier, version)
 
 
@@ -114,7 +118,7 @@ def _numbers(release: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _fits(version: tuple[int, ...], operator: str, release: str, prefix: bool) -> bool:
+def _fits(version: tuple[int, ...], operator: str, release: str, *, prefix: bool) -> bool:
     other = _numbers(release)
     length = release.count(".") + 1
     if operator == "~=":
@@ -147,7 +151,7 @@ def _allows(specifier: str, version: str) -> bool | None:
         return None
 
 
-def _holds(marker: str, facts: Facts, interpreter: Interpreter, extras: bool) -> bool:
+def _holds(marker: str, facts: Facts, interpreter: Interpreter, *, extras: bool) -> bool:
     """Whether a marker holds for the target; with `extras`, for some extra of the distribution."""
     environment = {
         **_SYSTEMS,
@@ -157,14 +161,25 @@ def _holds(marker: str, facts: Facts, interpreter: Interpreter, extras: bool) ->
         "implementation_name": "cpython",
         "platform_python_implementation": "CPython",
     }
-    parts = [_COMPARISON.fullmatch(part.strip()) for part in marker.split(" and ")]
-    if all(part and part["variable"] in {*environment, "extra"} for part in parts):
-        return all(_compare(part, environment, extras) for part in parts if part)
-    return _marker_holds(marker, environment, extras)
+    groups = [_alternatives(part) for part in marker.split(" and ")]
+    if all(c and c["variable"] in {*environment, "extra"} for group in groups for c in group):
+        return all(any(_compare(c, environment, extras=extras) for c in group if c) for group in groups)
+    return _marker_holds(marker, environment, extras=extras)
 
 
-def _compare(part: re.Match[str], environment: Mapping[str, str], extras: bool) -> bool:
-    variable, operator, value = part["variable"], part["operator"], part["value"]
+def _alternatives(part: str) -> list[re.Match[str] | None]:
+    """The comparisons of `(a or b)`, or the one of `a`; None for what is neither."""
+    part = part.strip()
+    inner = part[1:-1] if part.startswith("(") and part.endswith(")") else part
+    return (
+        [_COMPARISON.fullmatch(one.strip()) for one in inner.split(" or ")]
+        if inner != part
+        else [_COMPARISON.fullmatch(part)]
+    )
+
+
+def _compare(comparison: re.Match[str], environment: Mapping[str, str], *, extras: bool) -> bool:
+    variable, operator, value = comparison["variable"], comparison["operator"], comparison["value"]
     if variable == "extra":
         return extras and operator == "=="
     if variable.startswith("python_"):
@@ -172,7 +187,7 @@ def _compare(part: re.Match[str], environment: Mapping[str, str], extras: bool) 
     return (environment[variable] == value) is (operator == "==")
 
 
-def _marker_holds(marker: str, environment: dict[str, str], extras: bool) -> bool:
+def _marker_holds(marker: str, environment: dict[str, str], *, extras: bool) -> bool:
     from packaging.markers import InvalidMarker, Marker, UndefinedEnvironmentName  # noqa: PLC0415
 
     names = re.findall(r"extra\s*==\s*['\"](.*?)['\"]", marker) if extras else [""]

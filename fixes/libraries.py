@@ -95,9 +95,8 @@ def _concerned(facts: Facts, finding: Finding) -> tuple[FrameworkLibraries, list
     missing = [need for need in libraries.needs if need.lookup.failures]
     if finding.code == "LIB010":
         return libraries, [n for n in missing if n.soname in finding.subject and _usable(n)]
-    return libraries, [
-        n for n in missing if n.requirement.required and classify(n, libraries) == finding.code
-    ]
+    named = finding.subject.split(", ")
+    return libraries, [n for n in missing if n.soname in named and classify(n, libraries) == finding.code]
 
 
 def _choice(need: Need) -> Candidate:

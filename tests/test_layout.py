@@ -34,9 +34,11 @@ PURE = sorted(
         *(TOP / "envdoctor" / "catalog").glob("*.py"),
         TOP / "envdoctor" / "diagnose.py",
         TOP / "envdoctor" / "resolution.py",
+        TOP / "envdoctor" / "dependencies.py",
         TOP / "envdoctor" / "versions.py",
         TOP / "envdoctor" / "facts" / "loader_model.py",
-        TOP / "envdoctor" / "facts" / "model.py",
+        TOP / "envdoctor" / "facts" / "unavailable.py",
+        *(TOP / "envdoctor" / "facts").glob("model*.py"),
     ]
 )
 

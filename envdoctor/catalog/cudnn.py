@@ -89,7 +89,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("LIB004", "PKG009"),
         sources=("NVIDIA cuDNN documentation: API compatibility", "jax-ml/jax#15268"),
-        check="libraries:check_cudnn_version",
+        check="cudnn:check_cudnn_version",
     ),
     Condition(
         code="CDN003",
@@ -138,6 +138,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("LIB004", "PKG009"),
         sources=("NVIDIA cuDNN support matrix", "SONAMEs and DT_NEEDED of the cuDNN packages"),
+        check="cudnn:check_cuda_major",
     ),
     Condition(
         code="CDN004",
@@ -183,6 +184,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("LIB004", "PKG009", "PKG011"),
         sources=("NVIDIA cuDNN documentation: library structure", "cuDNN release notes"),
+        check="cudnn:check_parts",
     ),
     Condition(
         code="CDN005",

@@ -269,11 +269,12 @@ CONDITIONS: tuple[Condition, ...] = (
         why=(
             "XLA then compiles one kernel after another, because the driver could not link what a newer "
             'ptxas compiled apart. Results are right; only compilation is slower. It is the message "XLA is '
-            'disabling parallel compilation".'
+            'disabling parallel compilation". Newer releases (TensorFlow 2.21) link without the driver.'
         ),
         see=("nvidia-smi | grep 'CUDA Version'", "ptxas --version | tail -n 2"),
         repairs=(Repair("", "Upgrade the driver when convenient. Nothing else need be done."),),
         follows_from=("DRV004",),
-        sources=("jax-ml/jax#19821",),
+        sources=("jax-ml/jax#19821", "XLA: nvptx_compiler.cc"),
+        check="host:check_older_than_ptxas",
     ),
 )

@@ -151,6 +151,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "jupyter_client documentation: kernel specs",
             "IPython documentation: kernels for different environments",
         ),
+        check="jupyter:check_kernels",
     ),
     Condition(
         code="NCC001",

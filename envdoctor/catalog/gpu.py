@@ -139,7 +139,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "NVIDIA CUDA GPU compute capability table",
             "JAX installation guide",
         ),
-        check="gpu:check_gpu_too_old",
+        check="gpu:check_gpu_architecture",
     ),
     Condition(
         code="GPU004",
@@ -180,6 +180,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("CUDA programming guide: environment variables", "tensorflow.org/install/pip"),
+        check="gpu:check_gpu_architecture",
     ),
     Condition(
         code="GPU005",
@@ -217,5 +218,6 @@ CONDITIONS: tuple[Condition, ...] = (
             "tensorflow/tensorflow#90291",
             "tensorflow/tensorflow#101746",
         ),
+        check="gpu:check_gpu_architecture",
     ),
 )

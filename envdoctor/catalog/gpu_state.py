@@ -50,6 +50,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("tensorflow.org/guide/gpu: limiting GPU memory growth", "JAX: GPU memory allocation"),
+        check="gpu_state:check_memory_held",
     ),
     Condition(
         code="GPU007",
@@ -103,6 +104,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("A cloud machine", "Stop and start the instance, so that it moves to other hardware."),
         ),
         sources=("NVIDIA Xid errors guide", "NVIDIA GPU debug guidelines"),
+        check="gpu_state:check_hardware_fault",
     ),
     Condition(
         code="GPU008",
@@ -134,6 +136,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("Power brake or hardware slowdown when cool", "Check the plugs and the supply."),
         ),
         sources=("nvidia-smi(1): clocks event reasons",),
+        check="gpu_state:check_throttled",
     ),
     Condition(
         code="GPU009",
@@ -164,6 +167,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("nvidia-smi(1)", "PCI Express base specification: link status"),
+        check="gpu_state:check_pcie_link",
     ),
     Condition(
         code="GPU010",
@@ -186,6 +190,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA GPU memory error management guide", "NVIDIA Xid errors guide"),
+        check="gpu_state:check_memory_errors",
     ),
     Condition(
         code="GPU011",
@@ -212,6 +217,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA multi-instance GPU user guide",),
+        check="gpu_modes:check_mig_instances",
     ),
     Condition(
         code="GPU012",
@@ -233,6 +239,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("A cluster", "Another job has this GPU: ask the scheduler for one of your own."),
         ),
         sources=("nvidia-smi(1): compute mode",),
+        check="gpu_modes:check_compute_mode",
     ),
     Condition(
         code="GPU013",
@@ -240,13 +247,13 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.WARNING,
         title="TensorFlow ignores this GPU because it has few multiprocessors",
         means=(
-            "The GPU has fewer multiprocessors than TF_MIN_GPU_MULTIPROCESSOR_COUNT (8), or far fewer "
-            "than the largest GPU here."
+            "The GPU has fewer multiprocessors than TF_MIN_GPU_MULTIPROCESSOR_COUNT; unset, that is 8, or "
+            "what the largest visible GPU has where that is less."
         ),
         why=(
             'TensorFlow leaves small display cards alone, so that they do not hold up training: "Ignoring '
-            'visible gpu device … with core count: 3. The minimum required count is 8." Where the small card '
-            "is the only one, nothing is left."
+            'visible gpu device … with core count: 3. The minimum required count is 8." Beside a larger '
+            "GPU that is a note. A variable that asks for more than every GPU has leaves none: an error."
         ),
         see=(TF_DEVICES, "nvidia-smi --query-gpu=index,name --format=csv"),
         repairs=(Repair("It is to be used all the same", "", ("export TF_MIN_GPU_MULTIPROCESSOR_COUNT=1",)),),
@@ -254,6 +261,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "strings of libtensorflow_framework.so.2",
             "tensorflow/core/common_runtime/gpu/gpu_device.cc",
         ),
+        check="gpu_modes:check_multiprocessors",
     ),
     Condition(
         code="GPU014",
@@ -287,6 +295,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("The licence", "", ("sudo systemctl status nvidia-gridd --no-pager",)),
         ),
         sources=("openxla/xla#49252", "NVIDIA vGPU software user guide"),
+        check="gpu_modes:check_vgpu",
     ),
     Condition(
         code="GPU015",
@@ -365,5 +374,6 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("A container", "", ("docker run --rm --gpus all --cap-add=SYS_ADMIN ubuntu nvidia-smi",)),
         ),
         sources=("NVIDIA: ERR_NVGPUCTRPERM", "NVIDIA: CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"),
+        check="gpu_modes:check_profiling_permitted",
     ),
 )

@@ -84,7 +84,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 ("module spider cuda", "module load cuda cudnn"),
             ),
         ),
-        follows_from=("LIB006", "LIB007", "PKG009"),
+        follows_from=("LIB006", "LIB007"),
         sources=(
             "tensorflow.org/install/pip",
             "tensorflow/tensorflow#66987",
@@ -279,7 +279,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("ld.so(8)", "jax-ml/jax#17497", "pytorch/pytorch#78489", "SONAMEs of CUDA 12.5 and 13.0"),
-        check="libraries:check_shadowing",
+        check="library_paths:check_shadowing",
     ),
     Condition(
         code="LIB005",

@@ -123,6 +123,7 @@ CONDITIONS: tuple[Condition, ...] = (
                 ),
             ),
         ),
+        follows_from=("LIB004", "CDN003"),
         sources=("ld.so(8)", "ELF facts of the nvidia-* wheels"),
         check="libraries:check_required_libraries",
     ),
@@ -147,6 +148,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("Without root", "Set LD_LIBRARY_PATH to the directory (LIB003)."),
         ),
         sources=("ldconfig(8)", "ld.so(8)"),
+        check="library_paths:check_ld_cache",
     ),
     Condition(
         code="LIB010",
@@ -212,6 +214,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("NVIDIA CUDA installation guide",),
+        check="library_paths:check_mixed_toolkits",
     ),
     Condition(
         code="LIB012",
@@ -253,6 +256,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("ld.so(8)",),
+        check="library_paths:check_search_path",
     ),
     Condition(
         code="LIB013",
@@ -300,5 +304,6 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("conda", "", ("conda install -c nvidia cuda-nvrtc-dev",)),
         ),
         sources=("pytorch/pytorch: libnvrtc.so", "RUNPATH of the nvidia-cudnn-cu12 wheel"),
+        check="library_paths:check_plain_names",
     ),
 )

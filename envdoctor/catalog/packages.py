@@ -129,6 +129,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("setup.py of tensorflow-gpu 2.12", "tensorflow/serving#2096"),
+        check="packages:check_stub_package",
     ),
     Condition(
         code="PKG004",
@@ -164,6 +165,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("packaging.python.org: recording installed projects",),
+        check="packages:check_duplicates",
     ),
     Condition(
         code="PKG005",
@@ -198,6 +200,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("The user's site interferes (HPC)", "", ("export PYTHONNOUSERSITE=1",)),
         ),
         sources=("NumPy 2.0 migration guide", "NumPy: for downstream package authors"),
+        check="package_versions:check_numpy",
     ),
     Condition(
         code="PKG006",
@@ -241,6 +244,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("protobuf.dev: cross-version runtime guarantee", "Requires-Dist of the TensorFlow wheels"),
+        check="package_versions:check_protobuf",
     ),
     Condition(
         code="PKG007",
@@ -280,6 +284,7 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("Transformers with PyTorch only", "", ("export USE_TF=0",)),
         ),
         sources=("keras.io: getting started, Keras 3 and TensorFlow", "TensorFlow 2.16 release notes"),
+        check="package_versions:check_keras",
     ),
     Condition(
         code="PKG008",
@@ -337,6 +342,7 @@ CONDITIONS: tuple[Condition, ...] = (
             "Requires-Python of the TensorFlow wheels",
             "tensorflow.org/install/source: tested build configurations",
         ),
+        check="packages:check_python_version",
     ),
     Condition(
         code="PKG009",
@@ -381,6 +387,7 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("PKG010",),
         sources=("Requires-Dist of the TensorFlow and PyTorch wheels", "tensorflow/tensorflow#70845"),
+        check="nvidia_wheels:check_wheel_versions",
     ),
     Condition(
         code="PKG010",
@@ -424,6 +431,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("Requires-Dist of the TensorFlow, PyTorch and JAX wheels", "tensorflow/tensorflow#70845"),
+        check="nvidia_wheels:check_frameworks_agree",
     ),
     Condition(
         code="PKG011",
@@ -461,6 +469,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("conda documentation: using pip in a conda environment",),
+        check="nvidia_wheels:check_pip_conda_mix",
     ),
     Condition(
         code="PKG012",

@@ -89,7 +89,7 @@ def read_wsl_libraries(root: Root) -> tuple[str, ...]:
 
 
 def read_shm(root: Root) -> int | Unavailable | None:
-    """How much /dev/shm can hold, from the mount's own options (proc_pid_mountinfo(5)); the last mount counts.
+    """How much /dev/shm can hold, by the mount's own options (proc_pid_mountinfo(5)); the last mount counts.
 
     None without a `size`: then it is half of the memory (tmpfs(5)), which is no limit to speak of.
     """

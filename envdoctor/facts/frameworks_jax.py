@@ -12,12 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from envdoctor.facts.linked import cudnn_bound
 from envdoctor.facts.model import Distribution, Framework, Packages, Requirement, Unavailable
 from envdoctor.facts.root import Root
 from envdoctor.knowledge.frameworks import jax_release
 from envdoctor.knowledge.loading import release_key
 from envdoctor.knowledge.sonames import toolkit_sonames
+from envdoctor.versions import cudnn_bound
 
 _MAJORS = (13, 12)  # the order in which jax_plugins asks for their plugin packages
 _CHECKED = ("cudart", "cublas", "cublasLt", "cufft", "cupti", "cusparse")
@@ -142,7 +142,9 @@ def _requirements(cuda: str, cudnn: str) -> Iterator[Requirement]:
             yield Requirement(soname=sonames[component], required=True)
     yield Requirement(soname=f"libcudnn.so.{cudnn.partition('.')[0]}", required=True)
     if "cusolver" in sonames:
-        yield Requirement(soname=sonames["cusolver"], required=False, needed_for="jax.numpy.linalg on the GPU")
+        yield Requirement(
+            soname=sonames["cusolver"], required=False, needed_for="jax.numpy.linalg on the GPU"
+        )
     yield Requirement(soname="libnccl.so.2", required=False)
 
 

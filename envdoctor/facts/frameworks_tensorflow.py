@@ -1,12 +1,12 @@
 """TensorFlow of every era: build_info.py, METADATA and ELF headers.
 
 Read from the wheels of 1.12.3, 1.15.5 (tensorflow-gpu), 2.1.4, 2.4.4, 2.16.1 and 2.21.0:
-- The package is `tensorflow_core` from 1.15 to 2.1 (`tensorflow` forwards to it), `tensorflow` before and after.
+- The package is `tensorflow_core` from 1.15 to 2.1 (`tensorflow` forwards to it), else `tensorflow`.
 - To 1.13 CUDA's libraries are linked: DT_NEEDED of libtensorflow_framework.so (cublas, cudart, cudnn, cufft,
   curand) and of python/_pywrap_tensorflow_internal.so (cusolver besides), so that a miss is an ImportError.
   From 1.14 on libtensorflow_framework.so.N opens them with dlopen.
-- That object has DT_RPATH `$ORIGIN/` to 2.5, DT_RUNPATH `$ORIGIN/` to 2.13, and DT_RUNPATH to the nvidia wheels
-  from 2.14 on.
+- That object has DT_RPATH `$ORIGIN/` to 2.5, DT_RUNPATH `$ORIGIN/` to 2.13, and DT_RUNPATH to the nvidia
+  wheels from 2.14 on.
 - build_info.py of 1.12 tells `is_cuda_build` alone, that of 1.15 CUDA "10" for 10.0; from 2.3 on it is exact.
 """
 

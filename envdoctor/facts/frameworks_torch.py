@@ -2,9 +2,9 @@
 
 Read from the wheels of 1.13 to 2.12 and, for what follows, from 2.10.0 (CUDA 12.8), 2.12.1 (CUDA 13.0) and
 2.13.0+cpu: the libraries in torch/lib are linked to CUDA's (DT_NEEDED), so that a miss is an ImportError.
-Each carries DT_RPATH (`$ORIGIN/../../nvidia/cudnn/lib` and so on; with CUDA 13 `$ORIGIN/../../nvidia/cu13/lib`
-beside cudnn, nvshmem, nccl and cusparselt), which LD_LIBRARY_PATH does not beat. libtorch_cuda_linalg.so
-(cusolver) and libcaffe2_nvrtc.so (nvrtc) are opened at first use. The CPU build has DT_RUNPATH `$ORIGIN`.
+Each carries DT_RPATH (`$ORIGIN/../../nvidia/cudnn/lib` and so on; with CUDA 13 nvidia/cu13/lib beside cudnn,
+nvshmem, nccl and cusparselt), which LD_LIBRARY_PATH does not beat. libtorch_cuda_linalg.so (cusolver) and
+libcaffe2_nvrtc.so (nvrtc) are opened at first use. The CPU build has DT_RUNPATH `$ORIGIN`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 
-from envdoctor.facts.linked import cudnn_bound, linked_to
+from envdoctor.facts.linked import linked_to
 from envdoctor.facts.model import Distribution, Framework, Packages, Unavailable
 from envdoctor.facts.root import Root
 from envdoctor.knowledge.frameworks import pytorch_built_for
 from envdoctor.knowledge.loading import release_key
+from envdoctor.versions import cudnn_bound
 
 # In the order in which `import torch` brings them in; older releases split libtorch_cuda.so in two.
 _LOADED = (
@@ -32,8 +33,9 @@ _AT_USE = {
     "libtorch_cuda_linalg.so": "torch.linalg on the GPU",
     "libcaffe2_nvrtc.so": "kernels that are compiled at run time",
 }
-# torch/__init__.py, _preload_cuda_deps: (directory below nvidia, what its file's name begins with), opened
-# by path when libtorch_global_deps.so could not be loaded, and from 2.10 on (at the latest) always.
+# torch/__init__.py opens these by path after libtorch_global_deps.so, once that has brought in cudart: nvrtc
+# and nvjitlink from 2.6 on, all of them from 2.10 on (read: 2.6.0, 2.9.1, 2.10.0, 2.12.1). Where the wheels
+# are not beside it and libtorch_global_deps.so cannot be loaded, all of them, in every release since 2.0.
 _PRELOADED = (
     ("cublas", "libcublasLt.so."),
     ("cublas", "libcublas.so."),
@@ -52,7 +54,7 @@ _PRELOADED = (
     ("nvshmem", "libnvshmem_host.so."),
     ("cufile", "libcufile.so."),
 )
-_ALWAYS_PRELOADS = (2, 10)
+_SOME, _ALL = (2, 6), (2, 10)
 
 
 def read_torch(sites: Sequence[str], packages: Packages, root: Root) -> Framework | None:
@@ -93,7 +95,7 @@ def read_torch(sites: Sequence[str], packages: Packages, root: Root) -> Framewor
 
 
 def parse_version(text: str) -> dict[str, str]:
-    """`__version__` and `cuda` ("" for None) of torch/version.py, without importing it. ValueError for others.
+    """`__version__` and `cuda` ("" for None) of torch/version.py, not imported. ValueError for other texts.
 
     `cuda: Optional[str] = '12.8'` (2.x), `cuda = '10.2'` (1.x), `cuda: Optional[str] = None` (CPU, ROCm).
     """
@@ -124,18 +126,20 @@ def _preloads(
 ) -> Iterator[str]:
     """What torch/__init__.py opens by path before the rest: the first match along sys.path, as there."""
     yield f"{library}/libtorch_global_deps.so"
-    if release[:2] < _ALWAYS_PRELOADS:
+    beside = root.is_dir(f"{site}/nvidia")
+    if release[:2] < _SOME and beside:
         return
     for directory, beginning in _PRELOADED:
-        for below in (directory, "cu13"):
-            path = next((p for s in (site, *sites) for p in _files(s, below, beginning, root)), "")
-            if path:
-                yield path
-                break
+        if beside and release[:2] < _ALL and directory not in {"cuda_nvrtc", "nvjitlink"}:
+            continue
+        places = (f"{s}/nvidia/{below}/lib" for s in (site, *sites) for below in (directory, "cu13"))
+        path = next((p for place in places for p in _files(place, beginning, root)), "")
+        if not path:
+            return  # it raises ValueError, and goes on without the rest
+        yield path
 
 
-def _files(site: str, directory: str, beginning: str, root: Root) -> Iterator[str]:
-    place = f"{site}/nvidia/{directory}/lib"
+def _files(place: str, beginning: str, root: Root) -> Iterator[str]:
     try:
         names = sorted(root.listdir(place))
     except OSError:
@@ -159,7 +163,7 @@ def _capabilities(version: str, cuda: str, source: str) -> tuple[str, ...] | Una
 
 
 def _code(entry: str) -> str:
-    """ "sm_90a" of "9.0a", "compute_120" of "12.0+PTX"."""
+    """As TensorFlow writes it: "sm_90a" of "9.0a", "compute_120" of "12.0+PTX"."""
     number, plus, _ = entry.partition("+")
     return ("compute_" if plus else "sm_") + number.replace(".", "")
 

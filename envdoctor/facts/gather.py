@@ -13,6 +13,7 @@ from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unava
 from envdoctor.facts.packages import read_packages
 from envdoctor.facts.surroundings import gather_surroundings
 from envdoctor.facts.threads import read_threads
+from envdoctor.facts.toolkits import read_installations
 from envdoctor.facts.xla import read_xla
 from envdoctor.target import Target
 
@@ -94,4 +95,5 @@ def gather(target: Target, *, quick: bool) -> Facts:
         jupyter=jupyter,
         runs=runs,
         surroundings=surroundings,
+        installations=read_installations(target.root, target.environment),
     )

@@ -32,17 +32,19 @@ def read_jupyter(
     """Every kernelspec that this user's Jupyter would find."""
     if isinstance(interpreter, Unavailable):
         return interpreter
-    kernels = []
-    for directory, own in _directories(interpreter, environment):
+    kernels: list[Kernel | UnreadableKernel] = []
+    prefix = _real(interpreter.prefix, root)
+    for directory, is_own in _directories(interpreter, environment):
+        own = prefix if is_own else ""
         try:
             names = sorted(root.listdir(directory))
         except OSError:
             continue
         for name in names[: MAX_KERNELS - len(kernels)]:
-            path = f"{directory}/{name}/kernel.json"
-            if root.exists(path):
-                kernels.append(_kernel(path, name, own, environment, root))
-    return Jupyter(prefix=_real(interpreter.prefix, root), kernels=tuple(kernels))
+            kernel = _kernel(f"{directory}/{name}/kernel.json", name, environment, root, own)
+            if kernel is not None:
+                kernels.append(kernel)
+    return Jupyter(prefix=prefix, kernels=tuple(kernels))
 
 
 def library_paths(jupyter: Jupyter | Unavailable, environment: Mapping[str, str]) -> list[dict[str, str]]:
@@ -73,7 +75,9 @@ def _directories(interpreter: Interpreter, environment: Mapping[str, str]) -> It
         user = (environment.get("XDG_DATA_HOME") or f"{home}/.local/share") + "/jupyter"
     own = f"{interpreter.prefix}/share/jupyter"
     switch = environment.get("JUPYTER_PREFER_ENV_PATH", "").lower()
-    prefers = switch not in {"no", "n", "false", "off", "0", "0.0"} if switch else interpreter.kind != "system"
+    prefers = (
+        switch not in {"no", "n", "false", "off", "0", "0.0"} if switch else interpreter.kind != "system"
+    )
     listed = [p for p in environment.get("JUPYTER_PATH", "").split(":") if p]
     listed += [own, user] if prefers else [user, own]
     listed += ["/usr/local/share/jupyter", "/usr/share/jupyter"]
@@ -84,16 +88,21 @@ def _directories(interpreter: Interpreter, environment: Mapping[str, str]) -> It
 
 
 def _kernel(
-    path: str, name: str, own: bool, environment: Mapping[str, str], root: Root
-) -> Kernel | UnreadableKernel:
+    path: str, name: str, environment: Mapping[str, str], root: Root, own: str
+) -> Kernel | UnreadableKernel | None:
+    """None where there is no kernel.json; `own` is the examined environment that it lies in, "" for none."""
     try:
         spec = msgspec.json.decode(root.read_bytes(path, 1 << 20), type=_KernelFile)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except OSError as error:
         return UnreadableKernel(path=path, reason=f"{path}: {error.strerror}")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return UnreadableKernel(path=path, reason=f"{path} is no kernelspec: {error}")
     first = spec.argv[0] if spec.argv else ""
     interpreter = first if first.startswith("/") and _PYTHON.fullmatch(first) else ""
+    # `python` alone becomes the interpreter that Jupyter runs in (jupyter_client/manager.py)
+    bare = own if "/" not in first and _PYTHON.fullmatch(first) else ""
     return Kernel(
         name=name.lower(),
         path=path,
@@ -102,8 +111,8 @@ def _kernel(
         argv=tuple(spec.argv),
         environment={key: _expanded(value, environment) for key, value in spec.env.items()},
         interpreter=interpreter,
-        prefix=_prefix(interpreter, root) if interpreter else "",
-        own=own,
+        prefix=_prefix(interpreter, root) if interpreter else bare,
+        own=bool(own),
     )
 
 

@@ -46,9 +46,21 @@ def read_libraries(
     for framework in frameworks:
         for path in main_objects(framework, root)[:1]:  # the C libraries that come with `import`
             process.dlopen(path)
-    for place in places:
-        view.look_at_directory(place.directory)
+    stems |= {"libcudart", "libcudnn", "libnvrtc"}
+    for directory in (*(p.directory for p in places), *_listed(view, environment, stems)):
+        view.look_at_directory(directory)
     return _closed(view, stems), places, _driver_libraries(driver)
+
+
+def _listed(view: DiskView, environment: Mapping[str, str], stems: set[str]) -> dict[str, None]:
+    """The directories on LD_LIBRARY_PATH, and those where ld.so.cache has libraries of these names."""
+    path = environment.get("LD_LIBRARY_PATH", "").replace(";", ":")
+    listed = dict.fromkeys(e.rstrip("/") for e in path.split(":") if e.startswith("/") and "$" not in e)
+    for entry in view.cache:
+        if stem(entry.name) in stems:
+            listed[os.path.dirname(entry.path)] = None
+    listed.pop("", None)
+    return listed
 
 
 def _closed(view: DiskView, stems: set[str]) -> LibraryWorld:

@@ -1,4 +1,4 @@
-"""The CUDA libraries that a framework's own files are linked to: their DT_NEEDED, read from the ELF headers."""
+"""The CUDA libraries that a framework's own files are linked to: DT_NEEDED, read from the ELF headers."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from envdoctor.facts.root import Root
 
 # libcuda.so.1 is the driver's, and has its own conditions.
 _CUDA = re.compile(r"lib(?:cu(?!da\.so)|nv|nccl)[^/]*\.so")
-# `nvidia-cudnn-cu12<10.0,>=9.3.0.75; …` -> 9.3. packaging's parser would cost 20 ms at every start.
-_CUDNN_BOUND = re.compile(r"nvidia-cudnn[^;]*?(?:>=|==)\s*(?P<version>\d+(?:\.\d+)+)")
 
 
 def linked_to(objects: Iterable[str], root: Root, needed_for: str = "") -> list[Requirement]:
@@ -45,8 +43,3 @@ def needed_by(path: str, root: Root) -> tuple[str, ...]:
     except OSError:
         return ()
     return found.needed if isinstance(found, ElfObject) else ()
-
-
-def cudnn_bound(requires: Iterable[str]) -> str:
-    """The lowest cuDNN that a distribution's own METADATA takes; "" where it names none."""
-    return next((m["version"] for m in map(_CUDNN_BOUND.match, requires) if m), "")

@@ -6,19 +6,23 @@ never a stand-in for "could not be read". Paths are the target's own, without th
 
 from __future__ import annotations
 
-from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
+from envdoctor.facts.failure import ProbeFailure as ProbeFailure
+from envdoctor.facts.failure import ProbeFailureKind as ProbeFailureKind
 from envdoctor.facts.loader_model import LibraryWorld
 from envdoctor.facts.model_containers import Surroundings
 from envdoctor.facts.model_gpu import NOT_ASKED, GpuFailure, KernelLog, PcieLink, Profiling
 from envdoctor.facts.model_gpu import Gpu as Gpu
 from envdoctor.facts.model_jupyter import Jupyter
 from envdoctor.facts.model_packages import CondaPackage
+from envdoctor.facts.model_runs import FrameworkCrash as FrameworkCrash
+from envdoctor.facts.model_runs import FrameworkRun as FrameworkRun
 from envdoctor.facts.model_threads import Threads
+from envdoctor.facts.model_toolkits import CudaInstallations
 from envdoctor.facts.model_xla import Xla
 from envdoctor.facts.unavailable import NotKnownError as NotKnownError
 from envdoctor.facts.unavailable import Unavailable as Unavailable
@@ -80,20 +84,6 @@ class DriverLibrary(Struct, frozen=True, kw_only=True):
     path: str  # as the loader spells it
     real: str  # after links: libcuda.so.550.54.14
     version: str  # from the real name; "" where the name tells none
-
-
-class ProbeFailureKind(Enum):
-    HANG = "hang"
-    SIGNAL = "signal"
-    ERROR = "error"  # it answered with an error code, or could not be loaded
-
-
-class ProbeFailure(Struct, frozen=True, tag="probe-failure", tag_field="is"):
-    """A child that asked the driver (or imported a framework) and did not get an answer."""
-
-    kind: ProbeFailureKind
-    detail: str  # "no answer in 5 s", "SIGSEGV", "NVML error 18: Driver/library version mismatch"
-    code: int | None = None  # the library's own error number, where it gave one
 
 
 class Nvml(Struct, frozen=True, kw_only=True, tag="nvml", tag_field="is"):
@@ -196,25 +186,6 @@ class Framework(Struct, frozen=True, kw_only=True):
     source: str  # the file that these facts were read from
 
 
-class FrameworkRun(Struct, frozen=True, kw_only=True, tag="run", tag_field="is"):
-    """A framework that was imported in the target's interpreter and listed its devices."""
-
-    framework: str
-    version: str
-    import_seconds: float
-    gpus: tuple[str, ...]
-    stderr: str
-
-
-class FrameworkCrash(Struct, frozen=True, kw_only=True, tag="crash", tag_field="is"):
-    """A framework whose child did not come to the end."""
-
-    framework: str
-    step: str
-    failure: ProbeFailure
-    stderr: str
-
-
 # --- the whole --------------------------------------------------------------------------------------
 
 
@@ -243,6 +214,7 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     jupyter: Jupyter | Unavailable
     runs: tuple[FrameworkRun | FrameworkCrash, ...] | Unavailable
     surroundings: Surroundings = Surroundings()
+    installations: CudaInstallations = CudaInstallations()
 
     @cached_property
     def resolution(self) -> tuple[FrameworkLibraries, ...]:

@@ -16,7 +16,9 @@ class Binaries(Struct, frozen=True, kw_only=True):
 
     framework: str
     objects: tuple[str, ...]  # real paths; the first is what `import` opens, the others come with it
-    tags: tuple[str, ...]  # of its wheel: "cp311-cp311-manylinux_2_27_x86_64"; () where pip did not install it
+    tags: tuple[
+        str, ...
+    ]  # of its wheel: "cp311-cp311-manylinux_2_27_x86_64"; () where pip did not install it
 
 
 class SecureBoot(Struct, frozen=True, kw_only=True):

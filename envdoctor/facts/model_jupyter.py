@@ -14,8 +14,8 @@ class Kernel(Struct, frozen=True, kw_only=True, tag="kernel", tag_field="is"):
     language: str
     argv: tuple[str, ...]
     environment: dict[str, str]  # what it sets for itself; the rest comes from the Jupyter server
-    interpreter: str  # the Python it starts, as written; "" where that cannot be told (a wrapper, a bare name)
-    prefix: str  # real path of that interpreter's environment; "" where there is no such interpreter
+    interpreter: str  # the Python it starts, as written; "" for a wrapper, and for `python` alone
+    prefix: str  # real path of that Python's environment; "" where there is none, or nobody can tell
     own: bool  # lies in the examined environment
 
 

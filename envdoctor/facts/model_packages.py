@@ -6,7 +6,7 @@ from msgspec import Struct
 
 
 class CondaPackage(Struct, frozen=True):
-    """A package of a conda environment, from the name of its record: conda-meta/<name>-<version>-<build>.json."""
+    """A package of a conda environment, from its record's name: conda-meta/<name>-<version>-<build>.json."""
 
     name: str
     version: str

@@ -11,7 +11,9 @@ from envdoctor.facts.root import Root
 
 # Whose METADATA is read: frameworks, for what they ask of others, and the wheels that they ask for. Of the
 # rest the name and version in the directory's name are enough, and 500 small files would cost 30 ms.
-_READ = re.compile(r"tensorflow|tf[-_]nightly|tf[-_]keras|intel[-_]tensorflow|torch$|jax|nvidia[-_]|cuda[-_]toolkit$")
+_READ = re.compile(
+    r"tensorflow|tf[-_]nightly|tf[-_]keras|intel[-_]tensorflow|torch$|jax|nvidia[-_]|cuda[-_]toolkit$"
+)
 
 
 def read_packages(interpreter: Interpreter, root: Root) -> Packages:
@@ -81,7 +83,7 @@ def _headers(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def _installer(path: str, root: Root) -> str:
-    """"pip", "uv", "conda", "poetry": the first word (poetry adds its version); "" where nobody signed."""
+    """The first word ("pip", "uv", "conda"; "poetry" adds its version); "" where nobody signed."""
     try:
         words = root.read_bytes(path, 256).decode("ascii", "replace").split()
     except OSError:

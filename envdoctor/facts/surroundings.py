@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from envdoctor.facts.model import Framework, Host, Packages
     from envdoctor.facts.root import Root
 
-C_LIBRARIES = ("libc.so.6", "libm.so.6", "libstdc++.so.6")
-# The first of each is what `import` opens. Read from the wheels of TensorFlow 1.14–2.21, PyTorch 1.13–2.10 and
-# jaxlib 0.4–0.9, whose names they are.
+# As files are named: libc.so.6 is a link to libc-2.31.so where glibc is older than 2.33
+_C_LIBRARIES = ("libc.so", "libm.so", "libstdc++.so", "libc-2.", "libm-2.")
+# The first that is there is what `import` opens; those that a release does not have are passed over.
 _OBJECTS = {
     "tensorflow": (
         "python/_pywrap_tensorflow_internal.so",
@@ -113,7 +113,7 @@ def _symbols(
     root: Root, binaries: tuple[Binaries, ...], world: LibraryWorld
 ) -> Iterator[tuple[str, SymbolVersions]]:
     """Of the binaries, and of every C library that a look-up met: which of them wins is for the check."""
-    libraries = [real for real in world.objects if real.rpartition("/")[2].startswith(_C_STEMS)]
+    libraries = [real for real in world.objects if real.rpartition("/")[2].startswith(_C_LIBRARIES)]
     for real in dict.fromkeys([*(o for b in binaries for o in b.objects), *libraries]):
         try:
             yield real, read_symbol_versions(root.host(real))
@@ -121,15 +121,12 @@ def _symbols(
             continue
 
 
-_C_STEMS = tuple(name.partition(".so")[0] + "." for name in C_LIBRARIES) + ("libc-2.", "libm-2.")
-
-
 def _suspends(root: Root) -> int | Unavailable:
-    """How often the machine woke again. Kernels before 5.7 show it to root alone, in debugfs: unknown there."""
+    """How often the machine woke again. Old kernels show it to root alone, in debugfs: unknown there."""
     try:
         return int(root.read_text(_SUSPENDS))
     except FileNotFoundError:
-        return 0 if not root.exists("/sys/power/state") else Unavailable(f"no {_SUSPENDS} (kernel before 5.7)")
+        return 0 if not root.exists("/sys/power/state") else Unavailable(f"this kernel has no {_SUSPENDS}")
     except (OSError, ValueError) as error:
         return Unavailable(f"{_SUSPENDS}: {error}")
 

@@ -20,7 +20,8 @@ TF_XLA_FLAGS = "TF_XLA_FLAGS"
 _WHITE = " \t\r\n"
 _NAME = re.compile(r"[-_A-Za-z0-9]*")
 _WORD = re.compile(r"[^ \t\r\n]*")
-_INTEGER = re.compile(r"\s*([+-]?[0-9]+)\s*")  # white space around and a sign are taken, 0x is not: measured
+# White space around and a sign are taken, 0x is not: measured. int() refuses thousands of digits.
+_INTEGER = re.compile(r"\s*([+-]?[0-9]{1,99})\s*")
 _FLOAT = re.compile(
     r"\s*[+-]?(?:inf|infinity|nan|0x[0-9a-f]+|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)\s*",
     re.IGNORECASE,

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from envdoctor.knowledge.loading import load_rows
 
-_INTEGER = re.compile(r"\s*[+-]?[0-9]+\s*")
+_INTEGER = re.compile(r"\s*[+-]?[0-9]{1,99}\s*")  # int() refuses thousands of digits
 _LEVELS = re.compile(r"[^\s=,]+=[0-9]+(?:,[^\s=,]+=[0-9]+)*")
 _PAIRS = re.compile(r"\s*\w+:[^,\s]+(?:\s*,\s*\w+:[^,\s]+)*\s*")
 _DEVICE = re.compile(

@@ -1,4 +1,4 @@
-"""C libraries, CPU, platform, Secure Boot and suspend: each on a machine that has it, beside its healthy twin."""
+"""C libraries, CPU, platform, Secure Boot, suspend: each on a machine that has it, and its healthy twin."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def not_loaded(
     machine: Machine,
     *,
     on: bool = True,
-    module: bytes = b"\x7fELF...",
+    module: bytes = b"\x7fELF" + bytes(64),
     lockdown: str = "none [integrity] confidentiality",
 ) -> Machine:
     """The driver is installed, DKMS has built its module, and the kernel has not loaded it."""
@@ -282,3 +282,36 @@ def test_a_missing_node_explains_cuinit_999_better_than_a_suspend(machine: Machi
 def test_a_laptop_that_was_suspended_and_works_is_silent(tmp_path: Path) -> None:
     machine = workstation(tmp_path / "m").file("/sys/power/suspend_stats/success", "41\n")
     assert check_inside(machine, "--quick").codes == []
+
+
+# --- an old driver and a new ptxas ------------------------------------------------------------------
+
+
+def with_ptxas(root: Path, tensorflow: str, version: str = "550.54.14", supports: str = "12.4") -> Machine:
+    machine = workstation(root, version=version, supports=supports)
+    shutil.rmtree(machine.path(machine.prefix))
+    machine.venv().tensorflow(tensorflow).nvidia_wheels()
+    site = machine.site_packages
+    machine.link(f"{site}/nvidia/cusparse/lib/libcusolver.so.11", "../../cusolver/lib/libcusolver.so.11")
+    for file in ("bin/ptxas", "nvvm/libdevice/libdevice.10.bc"):
+        machine.file(f"{site}/nvidia/cuda_nvcc/{file}", "#!/bin/sh\n", mode=0o755)
+    return machine.hide("/usr/local/cuda").hide("/usr/local/bin/ptxas")  # of the machine that runs the tests
+
+
+@needs_overlay
+def test_a_driver_older_than_the_ptxas_of_the_wheel_is_a_note(tmp_path: Path) -> None:
+    checked = check_inside(with_ptxas(tmp_path / "m", "2.18.0"), "--quick")
+    assert "DRV015" in checked.codes
+    assert (checked.status, checked.finding("DRV015")["severity"]) == (0, "note")
+    assert "12.9.86" in checked.finding("DRV015")["message"]
+
+
+@needs_overlay
+@pytest.mark.parametrize(
+    ("tensorflow", "version", "supports"), [("2.18.0", "580.95.05", "13.0"), ("2.21.0", "550.54.14", "12.4")]
+)
+def test_a_driver_as_new_as_ptxas_or_an_xla_that_does_not_ask_it_is_no_note(
+    tmp_path: Path, tensorflow: str, version: str, supports: str
+) -> None:
+    machine = with_ptxas(tmp_path / "m", tensorflow, version, supports)
+    assert "DRV015" not in check_inside(machine, "--quick").codes

@@ -21,13 +21,25 @@ def wheel(machine: Machine, path: str) -> Path:
     return machine.path(f"{machine.site_packages}/nvidia/{path}")
 
 
-def test_a_library_that_is_nowhere_is_missing_and_the_extra_brings_it(machine: Machine) -> None:
-    wheel(machine, "cufft/lib/libcufft.so.11").unlink()
+def test_a_library_that_is_nowhere_is_missing_and_the_extra_brings_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path / "m").os("ubuntu", "24.04").driver().venv().tensorflow()
+    machine.nvidia_wheels(without=["cufft"])
+    machine.link(f"{machine.site_packages}/{LINK}", "../../cusolver/lib/libcusolver.so.11")
     checked = machine.check()
     assert checked.causes == ["LIB001"]
     assert checked.finding("LIB001")["subject"] == "libcufft.so.11"
     assert checked.finding("LIB001")["remedy"] == (
         "/opt/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.21.0'"
+    )
+
+
+def test_a_wheel_that_has_lost_its_library_is_installed_again(machine: Machine) -> None:
+    """pip believes it is there: the extra alone would change nothing."""
+    wheel(machine, "cufft/lib/libcufft.so.11").unlink()
+    checked = machine.check()
+    assert checked.causes == ["LIB001"]
+    assert checked.finding("LIB001")["remedy"] == (
+        "/opt/venv/bin/python -m pip install --force-reinstall --no-deps nvidia-cufft-cu12==11.4.1.4"
     )
 
 
@@ -161,7 +173,7 @@ def test_an_old_cudnn_wheel_is_too_old_for_the_build(tmp_path: Path) -> None:
     machine.nvidia_wheels(without=["cudnn"]).nvidia_wheel("cudnn", "9.1.0.70")
     machine.link(f"{machine.site_packages}/{LINK}", "../../cusolver/lib/libcusolver.so.11")
     checked = machine.check()
-    assert checked.causes == ["CDN002"]
+    assert checked.causes == ["PKG009"]
     assert "9.1.0.70" in checked.finding("CDN002")["message"]
 
 
@@ -181,7 +193,7 @@ def test_a_cpu_build_beside_a_gpu_leads_and_no_library_is_asked_for(tmp_path: Pa
 
 
 def test_no_framework_beside_a_gpu_is_a_note_with_the_command_that_installs_one(tmp_path: Path) -> None:
-    checked = Machine(tmp_path / "m").os("ubuntu", "24.04").driver().venv().check()
+    checked = Machine(tmp_path / "m").os("ubuntu", "24.04").cpus(4).driver().venv().check()
     assert (checked.status, checked.codes) == (0, ["PKG001"])
     assert (
         checked.finding("PKG001")["remedy"]

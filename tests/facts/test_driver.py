@@ -29,6 +29,7 @@ from envdoctor.facts.model import (
     ProbeFailureKind,
     Unavailable,
 )
+from envdoctor.facts.model_gpu import EccErrors, GpuFailure, Link, PcieLink
 from envdoctor.facts.root import Root
 from tests.machines.compile import stub_library
 from tests.machines.drivers import CRASH, GIB, H100, HANG, RTX_4090, driver_libraries
@@ -38,6 +39,12 @@ from tests.machines.machine import Machine
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path / "machine")
+
+
+def link(generation: int) -> PcieLink:
+    """Sixteen lanes at both ends and now."""
+    whole = Link(16, generation)
+    return PcieLink(current=whole, gpu_maximum=whole, port_maximum=whole)
 
 
 def seen(machine: Machine) -> Driver:
@@ -86,8 +93,8 @@ def test_whole_driver_is_seen(machine: Machine) -> None:
     assert driver.kernel_module == "550.54.14"
     assert driver.modules == ("nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm")
     assert driver.pci == (
-        PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver="nvidia"),
-        PciGpu(address="0000:02:00.0", device_id="0x2330", kernel_driver="nvidia"),
+        PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver="nvidia", link=link(4)),
+        PciGpu(address="0000:02:00.0", device_id="0x2330", kernel_driver="nvidia", link=link(5)),
     )
     assert not isinstance(driver.nodes, Unavailable)
     assert [node.path for node in driver.nodes] == [
@@ -114,12 +121,14 @@ def test_nothing_is_executed_below_another_root(machine: Machine) -> None:
 def test_nouveau_holds_the_gpu(machine: Machine) -> None:
     driver = seen(machine.pci(driver="nouveau").file("/sys/module/nouveau/initstate", "live\n"))
     assert driver.modules == ("nouveau",)
-    assert driver.pci == (PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver="nouveau"),)
+    assert driver.pci == (
+        PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver="nouveau", link=link(4)),
+    )
 
 
 def test_unbound_gpu_has_no_kernel_driver(machine: Machine) -> None:
     assert seen(machine.pci(driver="")).pci == (
-        PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver=""),
+        PciGpu(address="0000:01:00.0", device_id="0x2684", kernel_driver="", link=link(4)),
     )
 
 
@@ -212,6 +221,7 @@ def test_directories_and_loops_in_place_of_files_raise_nothing(machine: Machine)
 
 def test_healthy_driver_answers(tmp_path: Path) -> None:
     driver = simulated(tmp_path, version="550.54.14", supports="12.4", gpus=[RTX_4090])
+    unsupported = Unavailable("NVML error 3: Not Supported")
     assert driver.nvml == Nvml(
         driver_version="550.54.14",
         cuda_version="12.4",
@@ -225,6 +235,16 @@ def test_healthy_driver_answers(tmp_path: Path) -> None:
                 compute_capability="8.9",
                 memory_bytes=24 * GIB,
                 memory_used_bytes=512 << 20,
+                processes=(),
+                utilization=0,
+                temperature=41,
+                slowdown=1,
+                ecc=EccErrors(unsupported, unsupported),
+                remapped_rows=unsupported,
+                retired_pages=unsupported,
+                mig=unsupported,
+                compute_mode=0,
+                virtualization=0,
             ),
         ),
     )
@@ -257,6 +277,7 @@ def test_lost_gpu_does_not_hide_the_others(tmp_path: Path) -> None:
     nvml = simulated(tmp_path, gpus=[RTX_4090, RTX_4090.lost, H100]).nvml
     assert isinstance(nvml, Nvml)
     assert nvml.gpus[1] == Unavailable("NVML error 15: GPU is lost")
+    assert nvml.failures == (GpuFailure(1, 15, "NVML error 15: GPU is lost"),)
     assert [gpu.name for gpu in nvml.gpus if isinstance(gpu, Gpu)] == [RTX_4090.name, H100.name]
 
 

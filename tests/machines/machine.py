@@ -95,10 +95,13 @@ class Machine:
         *,
         needed: Sequence[str] = (),
         runpath: str = "",
+        rpath: bool = False,
         symbols: Sequence[str] = (),
     ) -> Machine:
         """A library that can really be loaded; its SONAME is the file's name unless given."""
-        stub_library(self.path(path), soname, needed=needed, runpath=runpath, symbols=symbols)
+        stub_library(
+            self.path(path), soname, needed=needed, runpath=runpath, rpath=rpath, symbols=symbols
+        )
         return self
 
     def export(self, **variables: str) -> Machine:
@@ -130,7 +133,9 @@ class Machine:
         logical = cores * threads
         self.file(
             "/proc/cpuinfo",
-            "".join(f"processor\t: {i}\nmodel name\t: {model}\nflags\t\t: {flags}\n\n" for i in range(logical)),
+            "".join(
+                f"processor\t: {i}\nmodel name\t: {model}\nflags\t\t: {flags}\n\n" for i in range(logical)
+            ),
         )
         base = "/sys/devices/system/cpu"
         self.file(f"{base}/online", f"0-{logical - 1}\n")
@@ -344,8 +349,8 @@ class Machine:
         """ptxas and libdevice in a toolkit's directory; its version.json, where a version is given."""
         cuda_compiler(self.path(directory))
         if version:
-            name = '{"cuda_nvcc": {"name": "CUDA NVCC", "version": "%s"}}' % version
-            self.file(f"{directory}/version.json", name)
+            component = {"name": "CUDA NVCC", "version": version}
+            self.file(f"{directory}/version.json", json.dumps({"cuda_nvcc": component}))
         return self
 
     # --- envdoctor ----------------------------------------------------------------------------------

@@ -99,12 +99,14 @@ def sysfs_address(address):
 
 def processes(nvml, handle):
     """Those with a CUDA context first; one that also draws is listed twice by NVML, once here."""
-    found = {}
-    for kind in ("Compute", "Graphics"):
-        for process in running(nvml, handle, kind):
-            entry = {"pid": process.pid, "kind": kind.lower(), "memory_bytes": process.usedGpuMemory}
-            found.setdefault(process.pid, entry)
-    return list(found.values())
+    computing = [described(process, "compute") for process in running(nvml, handle, "Compute")]
+    pids = [process["pid"] for process in computing]
+    drawing = [described(process, "graphics") for process in running(nvml, handle, "Graphics")]
+    return computing + [process for process in drawing if process["pid"] not in pids]
+
+
+def described(process, kind):
+    return {"pid": process.pid, "kind": kind, "memory_bytes": process.usedGpuMemory}
 
 
 def running(nvml, handle, kind):

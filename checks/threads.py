@@ -188,6 +188,11 @@ def _setting(pool: str, facts: Facts) -> str:
     return f"{name}={facts.environment[name]}" if name else f"{READS[pool][0]} is not set"
 
 
+def limit_of(variable: str, facts: Facts) -> int:
+    """What a variable limits to; 0 where it is not set, or sets none."""
+    return _number(facts.environment.get(variable, "")) or 0
+
+
 def _number(value: str) -> int | None:
     """What a reader makes of it: the first of a list; None for what is no number."""
     match = _NUMBER.fullmatch(value.partition(",")[0])

@@ -207,6 +207,12 @@ def blocking_codes() -> frozenset[str]:
     return frozenset({"PLC001", "PLC004", *condition("PLC001").follows_from})
 
 
+# A GPU that was registered can still be of no use: what fails only after that.
+AFTER_REGISTERING = frozenset(
+    {"GPU005", "PLC002", "PLC004", "PLC005", "CDN002", "CDN003", "CDN004", "XLA004", "XLA005"}
+)
+
+
 def _verdicts(
     facts: Facts, linked: tuple[Linked, ...], results: tuple[CheckResult, ...]
 ) -> tuple[Verdict, ...]:
@@ -235,7 +241,16 @@ def _verdict(
     ]
     gpu, cause, reason = Gpu.USABLE, None, ""
     if isinstance(run, FrameworkRun) and run.gpus:
-        pass  # it registered one: no fact that says otherwise counts against that
+        # It registered one: no fact that foretold otherwise counts against that.
+        later = [
+            entry.finding.code
+            for entry in linked
+            if entry.finding.code in AFTER_REGISTERING
+            and entry.finding.severity is Severity.ERROR
+            and entry.finding.framework in {"", framework.name}
+        ]
+        if later:
+            gpu, cause = Gpu.UNUSABLE, later[0]
     elif against:
         gpu, cause = Gpu.UNUSABLE, against[0].code
     elif any(entry.finding.code == "GPU001" for entry in linked):

@@ -1,9 +1,11 @@
-"""The real TensorFlow environments that tests use: installed once into a cache, never modified there.
+"""The real frameworks that tests use, in environments installed once into a cache, never modified there.
 
-    python tests/environments.py light full     install what is missing
+    python tests/environments.py light full [torch] [jax]     install what is missing
 
 `light`: the TensorFlow wheel and the small cudart wheel (600 MB to download); `full`: with all of
 `[and-cuda]` (6 GB on disk). Tests that change an environment take a copy of links (see `borrow`).
+`torch` and `jax` are installed where they are named, and their tests skip where they are not: the build of
+PyTorch for the CPU is not on every index, and the one that is brings gigabytes of CUDA.
 """
 
 from __future__ import annotations
@@ -15,15 +17,22 @@ import time
 from pathlib import Path
 
 TENSORFLOW = "2.21.0"
+TORCH = "2.13.0"
+JAX = "0.10.2"
 REQUIREMENTS = {
     "light": [f"tensorflow=={TENSORFLOW}", "nvidia-cuda-runtime-cu12<13"],
     "full": [f"tensorflow[and-cuda]=={TENSORFLOW}"],
+    "torch": [f"torch=={TORCH}"],
+    "jax": [f"jax=={JAX}", f"jaxlib=={JAX}"],
 }
+RELEASES = {"torch": f"torch-{TORCH}", "jax": f"jax-{JAX}"}
+ALWAYS = ("light", "full")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envdoctor-tests"
 
 
 def directory(name: str) -> Path:
-    return CACHE / f"tf-{TENSORFLOW}-{name}-py{sys.version_info[0]}.{sys.version_info[1]}"
+    release = RELEASES.get(name, f"tf-{TENSORFLOW}-{name}")
+    return CACHE / f"{release}-py{sys.version_info[0]}.{sys.version_info[1]}"
 
 
 def installed(name: str) -> Path | None:
@@ -62,5 +71,5 @@ def borrow(name: str, place: Path) -> Path:
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or list(REQUIREMENTS):
+    for wanted in sys.argv[1:] or ALWAYS:
         install(wanted)

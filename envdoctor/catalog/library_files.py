@@ -306,4 +306,23 @@ CONDITIONS: tuple[Condition, ...] = (
         sources=("pytorch/pytorch: libnvrtc.so", "RUNPATH of the nvidia-cudnn-cu12 wheel"),
         check="library_paths:check_plain_names",
     ),
+    Condition(
+        code="LIB014",
+        name="loaded-library-not-foretold",
+        severity=Severity.NOTE,
+        title="Another file was loaded than the loader's rules foretell",
+        means=(
+            "The running framework has mapped a CUDA library from another place than envdoctor's model of the "
+            "dynamic loader expected."
+        ),
+        why=(
+            "Something loaded it before the framework asked: a package that preloads libraries, a "
+            "sitecustomize, LD_PRELOAD in a wrapper. Or the model is wrong, which is a defect to report."
+        ),
+        see=("LD_DEBUG=libs python -c 'import tensorflow' 2>&1 | grep -E 'libcu(dnn|dart|blas)' | head",),
+        repairs=(Repair("", "None is needed while it works; tell envdoctor's maintainers what was loaded."),),
+        sources=("ld.so(8)", "proc(5), maps"),
+        check="placement:check_foretold_libraries",
+        runs_framework=True,
+    ),
 )

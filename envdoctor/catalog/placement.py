@@ -125,6 +125,8 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("PLC001",),
         sources=("tensorflow.org/guide/gpu: manual device placement",),
+        check="placement:check_operations_placed",
+        runs_framework=True,
     ),
     Condition(
         code="PLC003",
@@ -156,6 +158,8 @@ CONDITIONS: tuple[Condition, ...] = (
             Repair("For good", "", (TF_WITH_CUDA_NEWEST,)),
         ),
         sources=("tensorflow/tensorflow#24274", "tensorflow/tensorflow#31135", "tensorflow/tensorflow#33194"),
+        check="placement:check_cpu_pin",
+        runs_framework=True,
     ),
     Condition(
         code="PLC004",
@@ -267,6 +271,8 @@ CONDITIONS: tuple[Condition, ...] = (
             "XLA006",
         ),
         sources=("tensorflow.org/xla", "keras.io: model training APIs, jit_compile"),
+        check="placement:check_xla_compiles",
+        runs_framework=True,
     ),
     Condition(
         code="PLC006",
@@ -299,5 +305,7 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
         ),
         sources=("tensorflow.org/guide/gpu: limiting GPU memory growth", "JAX: GPU memory allocation"),
+        check="placement:check_memory_growth",
+        runs_framework=True,
     ),
 )

@@ -99,6 +99,8 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         follows_from=("THR004", "THR005"),
         sources=("measured on tensorflow 2.21.0 and numpy", "OpenBLAS: runtime variables"),
+        check="measured_threads:check_limit_kept",
+        runs_framework=True,
     ),
     Condition(
         code="THR003",

@@ -47,7 +47,7 @@ def render(
             lines += _tree(index, diagnosis, proposal, terminal, shown, indent="", sources=verbosity > 0)
         lines += _undecided(diagnosis, terminal)
         if verbosity > 0:
-            lines += ["", *_every_check(diagnosis, terminal)]
+            lines += [*what_ran(facts), "", *_every_check(diagnosis, terminal)]
         lines += ["", _counts(facts, diagnosis, terminal, seconds)]
     return "\n".join(lines) + "\n"
 
@@ -191,6 +191,38 @@ def _repair(index: int, proposal: Proposal) -> str:
     if links < len(actions):
         kinds.append(f"{len(actions) - links} export{'s' if len(actions) - links > 1 else ''}")
     return f"envdoctor fix        ({', '.join(kinds)}, no root; see it first: envdoctor fix --dry-run)"
+
+
+def what_ran(facts: Facts) -> list[str]:
+    """For each framework that was run: where its operations ran, and how parallel the CPU worked."""
+    lines = []
+    for run in () if isinstance(facts.runs, Unavailable) else facts.runs:
+        if not isinstance(run, FrameworkRun):
+            continue
+        name = f"{title(run.framework)} {run.version}"
+        memory = f"{run.peak_bytes / 2**20:.0f} MiB"
+        lines += ["", harmless(f"  {name}: imported in {run.import_seconds:.1f} s, {memory}")]
+        if run.simulated:
+            lines.append("    its GPUs are of a SIMULATED driver: no operation was asked of them")
+        if run.placements:
+            lines.append(f"    {'operation':<22} {'asked':<8} {'ran on':<8} soft placement")
+        for p in run.placements:
+            ran = p.ran or p.error.partition("\n")[0]
+            lines.append(harmless(f"    {p.operation:<22} {p.asked:<8} {ran:<8} {'on' if p.soft else 'off'}"))
+        for c in run.compiled:
+            ran = c.ran or c.error.partition("\n")[0]
+            lines.append(
+                harmless(f"    {'XLA-compiled function':<22} {c.device:<8} {ran:<8} ({c.seconds:.2f} s)")
+            )
+        if run.threads:
+            t = run.threads
+            lines.append(
+                f"    CPUs at work: {t.matmul.parallelism:.2f} in matmul, {t.convolution.parallelism:.2f} in "
+                f"convolution; {t.threads} threads in the process"
+            )
+        for path in run.mapped:
+            lines.append(harmless(f"    mapped  {path}"))
+    return lines
 
 
 def _undecided(diagnosis: Diagnosis, terminal: Terminal) -> list[str]:

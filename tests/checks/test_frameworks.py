@@ -143,7 +143,7 @@ def test_tensorflow_2_1_beside_cuda_10_2_misses_cudart_10_1_alone(tmp_path: Path
     machine.export(LD_LIBRARY_PATH="/usr/local/cuda-10.2/lib64")
     checked = ill(machine, "LIB005")
     assert checked.finding("LIB005")["subject"] == "libcudart.so.10.1"
-    assert "/usr/local/cuda-10.2/lib64/libcudart.so.10.2" in checked.finding("LIB005")["message"]
+    assert "/lib64/libcudart.so.10.2" in checked.finding("LIB005")["message"]
     assert "tensorflow_core/libtensorflow_framework.so.2" in str(checked.finding("LIB005")["evidence"])
     assert unusable(checked, "LIB005")
 

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.machines import eras
+from tests.machines.drivers import GTX_1080
 from tests.machines.machine import Machine
 from tests.tree import signature
 
@@ -86,28 +88,13 @@ def test_a_toolkits_library_is_linked_or_exported(machine: Machine) -> None:
 
 
 def old_workstation(root: Path) -> Machine:
-    """TensorFlow 2.1 of 2020 beside CUDA 10.2, cuDNN 7.6 and TensorRT 7."""
-    machine = (
-        Machine(root).os("opensuse-leap", "15.2", like="suse opensuse").driver("440.33.01", supports="10.2")
-    )
-    machine.venv(version="3.7.9").tensorflow(
-        "2.1.4", cuda="10.1", cudnn="7", runpath="$ORIGIN/", requires=(), capabilities=("sm_35", "compute_70")
-    )
-    cuda = "/usr/local/cuda-10.2/lib64"
-    machine.library(f"{cuda}/libcudart.so.10.2")
-    for name in (
-        "libcublas.so.10",
-        "libcufft.so.10",
-        "libcurand.so.10",
-        "libcusolver.so.10",
-        "libcusparse.so.10",
-    ):
-        machine.library(f"{cuda}/{name}")
-    machine.library(f"{cuda}/libcudnn.so.7.6.5", soname="libcudnn.so.7").link(
-        f"{cuda}/libcudnn.so.7", "libcudnn.so.7.6.5"
-    )
-    machine.library("/usr/lib64/libnvinfer.so.7").library("/usr/lib64/libnvinfer_plugin.so.7")
-    return machine.export(LD_LIBRARY_PATH=f"{cuda}:/usr/lib64")
+    """TensorFlow 2.1 of 2020 beside CUDA 10.2, cuDNN 7.6 and TensorRT 7, on openSUSE."""
+    machine = Machine(root).os("opensuse-leap", "15.2", like="suse opensuse").cpus(4)
+    machine.driver("440.33.01", supports="10.2", gpus=[GTX_1080]).venv(version="3.7.9")
+    eras.toolkit(eras.tensorflow(machine, "2.1.4"), "10.2", with_cudnn="7.6.5")
+    for soname in ("libnvinfer.so.7", "libnvinfer_plugin.so.7"):
+        eras.versioned(machine, "/usr/lib64", soname, "7.0.0")
+    return machine.export(LD_LIBRARY_PATH="/usr/local/cuda-10.2/lib64:/usr/lib64")
 
 
 def test_another_version_is_linked_only_where_risk_is_allowed_and_the_risk_is_said(tmp_path: Path) -> None:

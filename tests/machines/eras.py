@@ -199,8 +199,8 @@ def _libraries(component: str, version: str, cuda: str) -> dict[str, Library]:
         return cudnn(version, cuda)
     if component in _ALWAYS:
         return {_ALWAYS[component]: Library()}
-    toolkit = {"-cu11": "11.8", "-cu12": "12.5", "-cu13": "13.0"}[cuda]
-    row = toolkit_sonames(toolkit)
+    release = {"-cu11": "11.8", "-cu12": "12.5", "-cu13": "13.0"}[cuda]
+    row = toolkit_sonames("11.7" if version.startswith("11.7.") else release)
     assert row
     if cuda == "-cu12" and component in WHEELS:
         return WHEELS[component].libraries
@@ -325,6 +325,8 @@ _TORCH_12 = (
     "curand",
     "cusolver",
     "cusparse",
+    "nvtx",
+    "cufile",
 )
 
 

@@ -186,9 +186,15 @@ def candidates(soname: str, world: LibraryWorld, places: tuple[Place, ...]) -> t
                 exact=exact,
                 problem=entry.problem or _unusable(content, world),
             )
-            # One file has many names (libX.so.10 -> libX.so.10.2.1): the exact one speaks for it.
+            # One file has many names (libX.so.10 -> libX.so.10.2 -> libX.so.10.2.89): the one that is asked
+            # for speaks for it, else its SONAME, which stays when a later release takes the file's place.
             known = found.get(entry.real or candidate.path)
-            if known is None or (exact and name == soname):
+            its_own = isinstance(content, ElfObject) and name == content.soname
+            if (
+                known is None
+                or (exact and name == soname)
+                or (its_own and not known.exact and not known.path.endswith(f"/{name}"))
+            ):
                 found[entry.real or candidate.path] = candidate
     return tuple(found.values())
 

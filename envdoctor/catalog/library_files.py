@@ -268,9 +268,9 @@ CONDITIONS: tuple[Condition, ...] = (
         ),
         why=(
             "The plain name is the development link, which runtime packages and wheels leave out. cuDNN 8 "
-            'opens libnvrtc.so by that name for its fused kernels ("Could not load library '
-            'libcudnn_cnn_infer.so.8 … libnvrtc.so"), and Triton links with -lcuda. Everything else works, '
-            "until such a kernel is used."
+            'to 8.7 opens libnvrtc.so by that name for its fused kernels ("Could not load library '
+            'libcudnn_cnn_infer.so.8 … libnvrtc.so"; 8.9 and 9 try libnvrtc.so.12 first), and Triton to 3.1 '
+            "links with -lcuda. Everything else works, until such a kernel is used."
         ),
         see=("ldconfig -p | grep -E 'libnvrtc|libcuda\\.so'", PIP_CUDA_LIBRARIES + " | grep nvrtc"),
         repairs=(
@@ -303,7 +303,10 @@ CONDITIONS: tuple[Condition, ...] = (
             ),
             Repair("conda", "", ("conda install -c nvidia cuda-nvrtc-dev",)),
         ),
-        sources=("pytorch/pytorch: libnvrtc.so", "RUNPATH of the nvidia-cudnn-cu12 wheel"),
+        sources=(
+            "file names in libcudnn_*.so of cuDNN 8.6.0, 8.7.0, 8.9.2, 8.9.7 and 9.1.0",
+            "triton 2.1.0, 3.1.0 and 3.6.0: build.py, driver.py",
+        ),
         check="library_paths:check_plain_names",
     ),
     Condition(
@@ -312,12 +315,12 @@ CONDITIONS: tuple[Condition, ...] = (
         severity=Severity.NOTE,
         title="Another file was loaded than the loader's rules foretell",
         means=(
-            "The running framework has mapped a CUDA library from another place than envdoctor's model of the "
-            "dynamic loader expected."
+            "The running framework has mapped a CUDA library from another place than envdoctor's model of "
+            "the dynamic loader expected."
         ),
         why=(
             "Something loaded it before the framework asked: a package that preloads libraries, a "
-            "sitecustomize, LD_PRELOAD in a wrapper. Or the model is wrong, which is a defect to report."
+            "sitecustomize, LD_PRELOAD in a wrapper. Or the model is wrong: a defect to report."
         ),
         see=("LD_DEBUG=libs python -c 'import tensorflow' 2>&1 | grep -E 'libcu(dnn|dart|blas)' | head",),
         repairs=(Repair("", "None is needed while it works; tell envdoctor's maintainers what was loaded."),),

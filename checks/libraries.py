@@ -60,8 +60,9 @@ def _parts_of_cudnn(libraries: FrameworkLibraries, facts: Facts) -> Iterator[Fin
             code="LIB008",
             subject=missing,
             framework=libraries.framework.name,
-            message=f"{need.soname} is found, but {missing}, which its parts need, "
-            f"{'is' if len(leaves) == 1 else 'are'} not",
+            severity_here=Severity.WARNING,  # the GPU is registered all the same
+            message=f"{need.soname} is found, but {missing}, which it opens when it is first used, "
+            f"{'is' if len(leaves) == 1 else 'are'} not: convolutions fail",
             evidence=(Evidence("cuDNN", need.lookup.path, why(need.lookup, facts)), *looked(first)),
             remedy=install(libraries.framework, [need], facts),
         )

@@ -39,13 +39,13 @@ class Shadow(Struct, frozen=True):
 def check_shadowing(facts: Facts) -> Iterator[Finding]:
     """A copy from elsewhere wins over the one in the framework's own environment."""
     for libraries in wanted(facts):
-        groups: dict[tuple[str, Severity], list[Shadow]] = {}
+        groups: dict[str, list[Shadow]] = {}
         for need in libraries.needs:
             shadow = _shadow(need, libraries.framework, facts)
             if shadow:
-                groups.setdefault((directory(need.lookup.path), shadow.severity), []).append(shadow)
-        for (_, severity), shadows in groups.items():
-            yield _shadowed(libraries, shadows, severity, facts)
+                groups.setdefault(directory(need.lookup.path), []).append(shadow)
+        for shadows in groups.values():
+            yield _shadowed(libraries, sorted(shadows, key=lambda s: s.severity.rank), facts)
 
 
 def _shadow(need: Need, framework: Framework, facts: Facts) -> Shadow | None:
@@ -77,9 +77,8 @@ def _beyond_driver(lookup: Lookup, facts: Facts) -> bool:
     return floor is not None and bool(running) and release_key(running) < release_key(floor.floor)
 
 
-def _shadowed(
-    libraries: FrameworkLibraries, shadows: list[Shadow], severity: Severity, facts: Facts
-) -> Finding:
+def _shadowed(libraries: FrameworkLibraries, shadows: list[Shadow], facts: Facts) -> Finding:
+    """One finding for all that one directory takes over, the worst first."""
     framework = libraries.framework
     first = shadows[0]
     lookup = first.need.lookup
@@ -97,7 +96,7 @@ def _shadowed(
         code="LIB004",
         subject=", ".join(s.need.soname for s in shadows),
         framework=framework.name,
-        severity_here=severity,
+        severity_here=first.severity,
         message=f"{listed}{more} {'is' if len(shadows) == 1 else 'are'} taken from "
         f"{directory(lookup.path)}{whose}, not from {own} ({first.owns or 'version unknown'}), because "
         f"{_rule(lookup)}; {title(framework)} was built for {built}"

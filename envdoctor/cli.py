@@ -118,6 +118,12 @@ class Codes(click.ParamType[frozenset[str]]):
 
 @main.command()
 @_target_options
+@click.option(
+    "--pid",
+    type=click.IntRange(min=1),
+    metavar="PID",
+    help="Examine this running Python process; nothing is started in it.",
+)
 @click.option("--quick", is_flag=True, help="Facts only: no framework is imported.")
 @click.option("--select", multiple=True, type=Codes(), help="Look for these conditions only.")
 @click.option("--ignore", multiple=True, type=Codes(), help="Do not look for these conditions.")
@@ -139,6 +145,7 @@ def check(
     timeout: float,
     as_json: bool,
     color: str,
+    pid: int | None,
     quick: bool,
     select: tuple[frozenset[str], ...],
     ignore: tuple[frozenset[str], ...],
@@ -162,7 +169,7 @@ def check(
         _list_checks()
         return OK
     started = time.perf_counter()
-    target = _target(python, root, gpu=gpu, timeout=timeout)
+    target = _target(python, root, gpu=gpu, timeout=timeout, pid=pid)
     facts = _gather(target, quick=quick, color=color)
     diagnosis = diagnose(facts, _union(select), _union(ignore), failures)
     proposal = propose(facts, diagnosis)
@@ -262,9 +269,13 @@ def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: 
     return run_undo(journal, _terminal(color), yes=yes, as_json=as_json)
 
 
-def _target(python: str | None, root: str | None, *, gpu: bool, timeout: float) -> Target:
-    from envdoctor.target import choose_target  # noqa: PLC0415
+def _target(
+    python: str | None, root: str | None, *, gpu: bool, timeout: float, pid: int | None = None
+) -> Target:
+    from envdoctor.target import choose_target, process_target  # noqa: PLC0415
 
+    if pid is not None:
+        return process_target(pid, python, root, gpu_required=gpu, timeout=timeout)
     return choose_target(python, root, dict(os.environ), gpu_required=gpu, timeout=timeout)
 
 
@@ -272,7 +283,7 @@ def _gather(target: Target, *, quick: bool, color: str) -> Facts:
     from envdoctor.commands.progress import waiting  # noqa: PLC0415
     from envdoctor.facts.gather import gather  # noqa: PLC0415
 
-    if quick:
+    if quick or target.process:  # nothing is started for a running process
         return gather(target, quick=True)
     with waiting("importing the framework", _terminal(color, err=True)):
         return gather(target, quick=False)

@@ -7,9 +7,13 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from envdoctor.errors import UsageError
 from envdoctor.facts.root import Root
+
+if TYPE_CHECKING:
+    from envdoctor.facts.process import RunningProcess
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,33 @@ class Target:
     environment: Mapping[str, str]
     gpu_required: bool = False
     timeout: float = 60.0  # seconds, for a framework's child
+    process: RunningProcess | None = None  # that is examined, and whose environment this is
+
+    @property
+    def foreign(self) -> bool:
+        """A process of another user's: root may read it, and must start nothing of its."""
+        return self.process is not None and not self.process.facts.own
+
+
+def process_target(
+    pid: int, python: str | None, root: str | None, *, gpu_required: bool = False, timeout: float = 60.0
+) -> Target:
+    """The target that a running process is: its interpreter, under its environment.
+
+    Raises:
+        UsageError: it cannot be examined, or another target was named too.
+
+    """
+    from envdoctor.facts.process import read_process  # noqa: PLC0415
+
+    for option, value in (("--python", python), ("--root", root)):
+        if value is not None:
+            raise UsageError(
+                f"--pid and {option} exclude each other: a process has its own interpreter and root"
+            )
+    process = read_process(pid)
+    path, how = process.python, process.chosen_by
+    return Target(path, how, Root(), process.environment, gpu_required, timeout, process)
 
 
 def choose_target(

@@ -33,7 +33,10 @@ STUBS = {
     "cufft/lib": ("libcufft.so.11",),
     "cusolver/lib": ("libcusolver.so.11",),
     "cusparse/lib": ("libcusparse.so.12",),
-    "cudnn/lib": ("libcudnn.so.9",),
+    "cudnn/lib": (
+        "libcudnn.so.9",
+        *(f"libcudnn_{part}.so.9" for part in ("graph", "ops", "cnn", "adv")),
+    ),
 }
 
 

@@ -316,16 +316,31 @@ CONDITIONS: tuple[Condition, ...] = (
         title="Another file was loaded than the loader's rules foretell",
         means=(
             "The running framework has mapped a CUDA library from another place than envdoctor's model of "
-            "the dynamic loader expected."
+            "the dynamic loader expected. Or, with --pid: a running process still has a file that was "
+            "deleted or replaced since, or another one than a new process would take."
         ),
         why=(
             "Something loaded it before the framework asked: a package that preloads libraries, a "
-            "sitecustomize, LD_PRELOAD in a wrapper. Or the model is wrong: a defect to report."
+            "sitecustomize, LD_PRELOAD in a wrapper. Or the model is wrong: a defect to report. In a process "
+            "that runs for long, an upgrade or a repair came after it had loaded its libraries: it sees "
+            "nothing of that until it is restarted, and what it loads later may not fit what it has."
         ),
-        see=("LD_DEBUG=libs python -c 'import tensorflow' 2>&1 | grep -E 'libcu(dnn|dart|blas)' | head",),
-        repairs=(Repair("", "None is needed while it works; tell envdoctor's maintainers what was loaded."),),
+        see=(
+            "LD_DEBUG=libs python -c 'import tensorflow' 2>&1 | grep -E 'libcu(dnn|dart|blas)' | head",
+            "grep -E 'lib(cu|nv|nccl)' /proc/PID/maps",
+        ),
+        repairs=(
+            Repair(
+                "A process that was examined with --pid",
+                "Restart it (of a notebook: its kernel) to take what is installed now.",
+            ),
+            Repair(
+                "A framework that was run by envdoctor",
+                "None is needed while it works; tell envdoctor's maintainers what was loaded.",
+            ),
+        ),
         sources=("ld.so(8)", "proc(5), maps"),
-        check="placement:check_foretold_libraries",
+        check="process:check_loaded_libraries",
         runs_framework=True,
     ),
 )

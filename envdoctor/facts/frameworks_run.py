@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import threading
 import time
+from collections import deque
 
 import msgspec
 
@@ -21,7 +24,7 @@ from envdoctor.facts.model_runs import (
 )
 from envdoctor.target import Target
 
-PROBES = {"tensorflow": "tensorflow_probe.py"}
+PROBES = {"tensorflow": "tensorflow_probe.py", "torch": "torch_probe.py", "jax": "jax_probe.py"}
 
 
 class _Event(msgspec.Struct, frozen=True):
@@ -48,26 +51,65 @@ class _Event(msgspec.Struct, frozen=True):
     threads: int = 0
 
 
-class FrameworkChild:
-    """A framework's probe under way."""
+class FrameworkProbes:
+    """The probes of several frameworks, one after another: never two CUDA contexts at once.
 
-    def __init__(self, framework: str, target: Target) -> None:
-        script = os.path.join(os.path.dirname(__file__), "probes", PROBES[framework])
-        self.framework = framework
-        self._ends = time.monotonic() + target.timeout
-        # -B: a doctor must not change the patient, and __pycache__ is part of it.
-        self._child: Child = start([target.python, "-B", script], target.environment)
+    A thread waits for each and starts the next, so that other facts are gathered meanwhile. Each has the
+    target's whole timeout.
+    """
 
-    def finish(self) -> FrameworkRun | FrameworkCrash:
-        """Wait for it, as long as the target's timeout allows; what it said, or how it failed."""
-        outcome = self._child.finish(max(0.0, self._ends - time.monotonic()))
-        return judge(self.framework, outcome)
+    def __init__(self, target: Target, names: list[str]) -> None:
+        self._target = target
+        self._waiting = deque(names)
+        self._under_way: tuple[str, Child] | None = None
+        self._ended: list[tuple[str, Outcome]] = []
+        self._lock = threading.Lock()
+        self._start_next()
+        # Asked after the first child was started, which registered its own end: this runs before that.
+        atexit.register(self._start_no_more)
+        self._thread: threading.Thread | None = threading.Thread(target=self._work, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError:  # RLIMIT_NPROC or the cgroup's pids.max: `finish` does the work
+            self._thread = None
+
+    def finish(self) -> tuple[FrameworkRun | FrameworkCrash, ...]:
+        """Wait for all, each as long as the target's timeout allows; what they said, or how they failed."""
+        if self._thread:
+            self._thread.join()
+        self._work()
+        atexit.unregister(self._start_no_more)
+        return tuple(judge(name, outcome) for name, outcome in self._ended)
+
+    def _work(self) -> None:
+        while self._under_way or self._start_next():
+            assert self._under_way
+            name, child = self._under_way
+            left = child.started + self._target.timeout - time.monotonic()
+            self._ended.append((name, child.finish(max(0.0, left))))
+            self._under_way = None
+
+    def _start_next(self) -> bool:
+        with self._lock:
+            if not self._waiting:
+                return False
+            name = self._waiting[0]
+            script = os.path.join(os.path.dirname(__file__), "probes", PROBES[name])
+            # -B: a doctor must not change the patient, and __pycache__ is part of it.
+            argv = [self._target.python, "-B", script]
+            self._under_way = name, start(argv, self._target.environment)
+            self._waiting.popleft()
+            return True
+
+    def _start_no_more(self) -> None:
+        with self._lock:
+            self._waiting.clear()
 
 
-def start_frameworks(target: Target, names: list[str]) -> list[FrameworkChild] | Unavailable:
+def start_frameworks(target: Target, names: list[str]) -> FrameworkProbes | Unavailable:
     if not target.root.is_live:
         return Unavailable("another root is examined; nothing in it is executed")
-    return [FrameworkChild(name, target) for name in names if name in PROBES]
+    return FrameworkProbes(target, [name for name in names if name in PROBES])
 
 
 def judge(framework: str, outcome: Outcome) -> FrameworkRun | FrameworkCrash:

@@ -26,6 +26,7 @@ _LOADED = (
     "libtorch_cuda.so",
     "libtorch_cuda_cpp.so",
     "libtorch_cuda_cu.so",
+    "libtorch_nvshmem.so",
     "libtorch_cpu.so",
     "libtorch_python.so",
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from envdoctor.facts.driver import gather_driver, start_driver_probes
 from envdoctor.facts.frameworks import read_frameworks
 from envdoctor.facts.frameworks_run import start_frameworks
@@ -11,25 +13,29 @@ from envdoctor.facts.jupyter import library_paths, read_jupyter
 from envdoctor.facts.libraries import read_activation, read_libraries, writable_directories
 from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unavailable
 from envdoctor.facts.packages import read_packages
+from envdoctor.facts.process import loaded_frameworks
 from envdoctor.facts.surroundings import gather_surroundings
 from envdoctor.facts.threads import read_threads
 from envdoctor.facts.toolkits import read_installations
 from envdoctor.facts.xla import read_xla
 from envdoctor.target import Target
 
+NOT_STARTED = Unavailable("a running process is examined; nothing is started for it")
 DRIVER_SECONDS = 10.0
 QUICK_DRIVER_SECONDS = 5.0  # a shell's start-up file waits for it
 
 
 def gather(target: Target, *, quick: bool) -> Facts:
-    """Read everything; `quick` imports no framework.
+    """Read everything; `quick` imports no framework, and neither does the look at a running process.
 
     Raises:
         UsageError: the target's interpreter is none.
 
     """
+    quick = quick or target.process is not None
     interpreter = read_interpreter(target)
-    probes = start_driver_probes(target.root, target.environment)
+    # Root's own environment for another user's process: its LD_LIBRARY_PATH may name anything.
+    probes = start_driver_probes(target.root, os.environ if target.foreign else target.environment)
     packages: Packages | Unavailable
     frameworks: tuple[Framework, ...] | Unavailable
     if isinstance(interpreter, Unavailable):
@@ -38,12 +44,15 @@ def gather(target: Target, *, quick: bool) -> Facts:
         packages = read_packages(interpreter, target.root)
         frameworks = read_frameworks(interpreter, packages, target.root)
     installed = () if isinstance(frameworks, Unavailable) else frameworks
-    children = (
-        Unavailable("--quick imports no framework")
+    process = loaded_frameworks(target.process, installed, target.root) if target.process else None
+    started = (
+        NOT_STARTED
+        if process
+        else Unavailable("--quick imports no framework")
         if quick
         else start_frameworks(target, [f.name for f in installed])
     )
-    host = gather_host(target.root)
+    host = gather_host(target.root, process)
     program = program_of(interpreter, target.root)
     jupyter = read_jupyter(interpreter, target.environment, target.root)
     world, places, driver_libraries = read_libraries(
@@ -69,13 +78,14 @@ def gather(target: Target, *, quick: bool) -> Facts:
         deadline_s=QUICK_DRIVER_SECONDS if quick else DRIVER_SECONDS,
         libraries=driver_libraries,
     )
-    runs = children if isinstance(children, Unavailable) else tuple(c.finish() for c in children)
+    runs = started if isinstance(started, Unavailable) else started.finish()
     return Facts(
         target=TargetFacts(
             python=target.python,
             chosen_by=target.chosen_by,
             root=target.root.directory,
             gpu_required=target.gpu_required,
+            pid=process.pid if process else None,
         ),
         host=host,
         environment=dict(target.environment),
@@ -88,12 +98,11 @@ def gather(target: Target, *, quick: bool) -> Facts:
         places=places,
         writable=writable_directories(target.root, world),
         activation=read_activation(target.root, interpreter),
-        xla=read_xla(
-            target.root, target.environment, interpreter, packages, installed, run_tools=not quick
-        ),
-        threads=read_threads(target.root, interpreter, packages),
+        xla=read_xla(target.root, target.environment, interpreter, packages, installed, run_tools=not quick),
+        threads=read_threads(target.root, interpreter, packages, process),
         jupyter=jupyter,
         runs=runs,
         surroundings=surroundings,
         installations=read_installations(target.root, target.environment),
+        process=process,
     )

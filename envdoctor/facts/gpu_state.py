@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import time
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
@@ -63,31 +64,46 @@ def _named(process: GpuProcess, users: dict[int, str]) -> GpuProcess:
         owner = os.stat(directory).st_uid
         with open(f"{directory}/cmdline", "rb") as file:
             words = file.read(4096).decode("utf-8", "replace").split("\0")
-        with open(f"{directory}/stat", encoding="utf-8", errors="replace") as file:
-            name, _, rest = file.read().partition("(")[2].rpartition(")")
-        started = _boot_time() + int(rest.split()[19]) / os.sysconf(
-            "SC_CLK_TCK"
-        )  # proc_pid_stat(5), field 22
+        name, started = _name_of(process.pid), start_time(process.pid)
     except (OSError, ValueError, IndexError) as error:
         unseen = Unavailable(f"{directory}: {getattr(error, 'strerror', None) or error}")
         return replace(process, name=unseen, user=unseen, started=unseen)
     return replace(
         process,
-        name=_program(words, name),
+        name=program_shown(words, name),
         user=users.get(owner, str(owner)),
-        started=time.strftime("%Y-%m-%d %H:%M", time.localtime(started)),
+        started=started,
     )
 
 
-def _program(words: list[str], name: str) -> str:
+def program_shown(words: Sequence[str], name: str) -> str:
     """The program, and of Python its script or module. Other arguments may hold secrets."""
-    program = posixpath.basename(words[0]) or name
-    if program.startswith("python") and len(words) > 1:
-        if words[1] == "-m" and len(words) > 2:
-            return f"{program} -m {words[2]}"
-        if words[1] and not words[1].startswith("-"):
-            return f"{program} {posixpath.basename(words[1])}"
-    return program
+    program = posixpath.basename(words[0]) if words else ""
+    if program.startswith("python"):
+        rest = iter(words[1:])
+        for word in rest:
+            if word == "-m":
+                return f"{program} -m {next(rest, '')}".rstrip()
+            if word in {"-X", "-W"}:  # these take the word that follows
+                next(rest, "")
+            elif word and not word.startswith("-"):
+                return f"{program} {posixpath.basename(word)}"
+            elif word == "-" or ("c" in word and not word.startswith("--")):
+                break  # the program is read from standard input, or follows -c
+    return program or name
+
+
+def _name_of(pid: int) -> str:
+    with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+        return file.read().rstrip("\n")
+
+
+def start_time(pid: int) -> str:
+    """When a process was started, local time: "2026-11-22 03:49" (proc_pid_stat(5), field 22)."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        ticks = int(file.read().rpartition(")")[2].split()[19])
+    started = _boot_time() + ticks / os.sysconf("SC_CLK_TCK")
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(started))
 
 
 def _boot_time() -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from envdoctor.facts.model import Cpu, Host, Unavailable
 
 if TYPE_CHECKING:
+    from envdoctor.facts.model_process import ProcessFacts
     from envdoctor.facts.root import Root
 
 _CPUS = "/sys/devices/system/cpu"
@@ -31,8 +32,11 @@ _CONTAINER_CGROUPS = (
 )
 
 
-def gather_host(root: Root) -> Host:
-    """Everything about the host; nothing here raises for what is missing."""
+def gather_host(root: Root, process: ProcessFacts | None = None) -> Host:
+    """Everything about the host, and what of its processors `process` may use, or this one.
+
+    Nothing here raises for what is missing.
+    """
     release = _os_release(root)
     kernel = _text(root, "/proc/sys/kernel/osrelease").strip() or (os.uname().release if root.is_live else "")
     name = os.uname().nodename if root.is_live else _text(root, "/etc/hostname").strip()
@@ -51,10 +55,8 @@ def gather_host(root: Root) -> Host:
             model=cpu_model(_text(root, "/proc/cpuinfo", _CPUINFO_BYTES)),
             logical=_logical(root),
             physical=_physical(root),
-            affinity=len(os.sched_getaffinity(0))
-            if root.is_live
-            else Unavailable("another root is examined; no process of it runs"),
-            quota=_quota(root),
+            affinity=_affinity(root, process),
+            quota=_quota(root, process.cgroup if process else None),
         ),
     )
 
@@ -187,6 +189,14 @@ def _logical(root: Root) -> int | Unavailable:
     return number or Unavailable(f"{path} cannot be read")
 
 
+def _affinity(root: Root, process: ProcessFacts | None) -> int | Unavailable:
+    if process:
+        return _count(process.cpus)
+    if root.is_live:
+        return len(os.sched_getaffinity(0))
+    return Unavailable("another root is examined; no process of it runs")
+
+
 def _count(cpu_list: str) -> int:
     """How many a kernel CPU list names: "0-3,8" is 5."""
     ranges = (part.partition("-") for part in cpu_list.split(",") if part)
@@ -203,10 +213,13 @@ def _physical(root: Root) -> int | Unavailable:
 # --- the cgroup's CPU quota -------------------------------------------------------------------------
 
 
-def _quota(root: Root) -> float | Unavailable | None:
-    """The tightest CPU limit among this process's cgroup and the ancestors that can be seen."""
+def _quota(root: Root, groups: str | None = None) -> float | Unavailable | None:
+    """The tightest CPU limit among a process's cgroup and the ancestors that can be seen.
+
+    `groups` is the text of its /proc/PID/cgroup; this process's own where it is None.
+    """
     try:
-        groups = root.read_text("/proc/self/cgroup")
+        groups = root.read_text("/proc/self/cgroup") if groups is None else groups
         mounts = root.read_text("/proc/self/mountinfo")
     except FileNotFoundError as error:
         if root.is_live and root.exists("/proc/self"):

@@ -111,7 +111,7 @@ def _from_this_process(target: Target) -> Interpreter | None:
 
 
 def _from_child(target: Target) -> Interpreter | Unavailable:
-    if not target.root.is_live:
+    if not target.root.is_live or target.foreign:
         return _from_layout(target)
     outcome = start([target.python, "-B", "-c", _ASK], target.environment).finish(_ASK_SECONDS)
     named = f"{target.chosen_by} names {target.python!r}, which"
@@ -126,7 +126,10 @@ def _from_child(target: Target) -> Interpreter | Unavailable:
 
 
 def _from_layout(target: Target) -> Interpreter | Unavailable:
-    """Below another root nothing is started: `python3` links to `python3.11`, and that names its library."""
+    """Below another root, or of another user, nothing is started.
+
+    `python3` links to `python3.11`, and that names its library.
+    """
     try:
         real = target.root.realpath(target.python)
     except OSError as error:

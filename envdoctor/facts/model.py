@@ -19,6 +19,7 @@ from envdoctor.facts.model_gpu import NOT_ASKED, GpuFailure, KernelLog, PcieLink
 from envdoctor.facts.model_gpu import Gpu as Gpu
 from envdoctor.facts.model_jupyter import Jupyter
 from envdoctor.facts.model_packages import CondaPackage
+from envdoctor.facts.model_process import ProcessFacts
 from envdoctor.facts.model_runs import FrameworkCrash as FrameworkCrash
 from envdoctor.facts.model_runs import FrameworkRun as FrameworkRun
 from envdoctor.facts.model_threads import Threads
@@ -194,6 +195,7 @@ class TargetFacts(Struct, frozen=True, kw_only=True):
     chosen_by: str  # "--python", "$VIRTUAL_ENV", "$CONDA_PREFIX", "the interpreter envdoctor runs in"
     root: str
     gpu_required: bool = False
+    pid: int | None = None  # of the running process that is examined
 
 
 class Facts(Struct, frozen=True, kw_only=True, dict=True):
@@ -215,6 +217,7 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     runs: tuple[FrameworkRun | FrameworkCrash, ...] | Unavailable
     surroundings: Surroundings = Surroundings()
     installations: CudaInstallations = CudaInstallations()
+    process: ProcessFacts | None = None  # that is examined, and whose environment this is
 
     @cached_property
     def resolution(self) -> tuple[FrameworkLibraries, ...]:

@@ -8,6 +8,7 @@ import resource
 
 from envdoctor.facts.host import cgroup_directories
 from envdoctor.facts.model import Interpreter, Packages, Unavailable
+from envdoctor.facts.model_process import ProcessFacts
 from envdoctor.facts.model_threads import ThreadLimit, Threads
 from envdoctor.facts.root import Root
 
@@ -15,24 +16,30 @@ _ENOUGH = 100_000  # a limit that no framework comes near: what is used of it is
 
 
 def read_threads(
-    root: Root, interpreter: Interpreter | Unavailable, packages: Packages | Unavailable
+    root: Root,
+    interpreter: Interpreter | Unavailable,
+    packages: Packages | Unavailable,
+    process: ProcessFacts | None = None,
 ) -> Threads:
-    """Never raises; what cannot be read is Unavailable."""
+    """The limits of `process`, or of this one. Never raises; what cannot be read is Unavailable."""
     return Threads(
-        user_limit=_user_limit(root),
-        cgroup_limit=_cgroup_limit(root),
+        user_limit=_user_limit(root, process),
+        cgroup_limit=_cgroup_limit(root, process),
         pools=_pools(root, interpreter, packages),
     )
 
 
-def _user_limit(root: Root) -> ThreadLimit | Unavailable | None:
+def _user_limit(root: Root, process: ProcessFacts | None) -> ThreadLimit | Unavailable | None:
     """RLIMIT_NPROC counts the threads of a user; root and CAP_SYS_RESOURCE are exempt (getrlimit(2))."""
     if not root.is_live:
         return None  # a tree has no processes
-    soft, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if soft == resource.RLIM_INFINITY or soft >= _ENOUGH or os.getuid() == 0:
+    soft: int | None = resource.getrlimit(resource.RLIMIT_NPROC)[0]
+    uid, source = os.getuid(), "ulimit -u"
+    if process:
+        soft, uid, source = process.limits.get("processes"), process.uid, f"/proc/{process.pid}/limits"
+    if soft is None or soft == resource.RLIM_INFINITY or soft >= _ENOUGH or uid == 0:
         return None
-    return ThreadLimit(limit=soft, used=_threads_of(os.getuid()), source="ulimit -u")
+    return ThreadLimit(limit=soft, used=_threads_of(uid), source=source)
 
 
 def _threads_of(uid: int) -> int | Unavailable:
@@ -57,12 +64,11 @@ def _threads_in(pid: str, uid: int) -> int:
     return int(found[1]) if found else 0
 
 
-def _cgroup_limit(root: Root) -> ThreadLimit | Unavailable | None:
-    """The cgroup with the least room, among this process's and its ancestors (cgroup-v2, "PID")."""
+def _cgroup_limit(root: Root, process: ProcessFacts | None) -> ThreadLimit | Unavailable | None:
+    """The cgroup with the least room, among the process's and its ancestors (cgroup-v2, "PID")."""
     try:
-        directories = cgroup_directories(
-            root.read_text("/proc/self/cgroup"), root.read_text("/proc/self/mountinfo"), "pids"
-        )
+        groups = process.cgroup if process else root.read_text("/proc/self/cgroup")
+        directories = cgroup_directories(groups, root.read_text("/proc/self/mountinfo"), "pids")
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

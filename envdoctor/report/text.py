@@ -16,6 +16,7 @@ from envdoctor.facts.model import Facts, FrameworkRun, Unavailable
 from envdoctor.fixes.plan import Symlink
 from envdoctor.fixes.propose import Proposal
 from envdoctor.report.terminal import Terminal, harmless
+from envdoctor.shell import quoted
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 _INDENT = " " * 10
@@ -33,21 +34,30 @@ def render(
     """The whole report; `verbosity` -1 for the verdicts alone, 1 for every check and its reason."""
     lines = [] if verbosity < 0 else [headline(facts, terminal), ""]
     shown: set[int] = set()
+    python = facts.target.python if facts.process else ""  # `fix` has no --pid
     for verdict in diagnosis.verdicts:
         lines.append(_verdict(verdict, facts, terminal))
         if verbosity >= 0:
             for index, linked in enumerate(diagnosis.findings):
                 if _leads(linked, verdict) and index not in shown:
                     lines += _tree(
-                        index, diagnosis, proposal, terminal, shown, indent="  ", sources=verbosity > 0
+                        *(index, diagnosis, proposal, terminal, shown),
+                        indent="  ",
+                        sources=verbosity > 0,
+                        python=python,
                     )
     rest = [i for i, linked in enumerate(diagnosis.findings) if not linked.because and i not in shown]
     if verbosity >= 0:
         for index in rest:
-            lines += _tree(index, diagnosis, proposal, terminal, shown, indent="", sources=verbosity > 0)
+            lines += _tree(
+                *(index, diagnosis, proposal, terminal, shown),
+                indent="",
+                sources=verbosity > 0,
+                python=python,
+            )
         lines += _undecided(diagnosis, terminal)
         if verbosity > 0:
-            lines += [*what_ran(facts), "", *_every_check(diagnosis, terminal)]
+            lines += [*_process(facts), *what_ran(facts), "", *_every_check(diagnosis, terminal)]
         lines += ["", _counts(facts, diagnosis, terminal, seconds)]
     return "\n".join(lines) + "\n"
 
@@ -59,6 +69,8 @@ def headline(facts: Facts, terminal: Terminal) -> str:
         parts.append(f"in {facts.host.container}")
     if facts.host.wsl:
         parts.append("WSL2")
+    if facts.process:
+        parts.append(f"process {facts.process.pid} ({facts.process.program})")
     if isinstance(facts.interpreter, Unavailable):
         parts.append(f"no Python ({facts.interpreter.reason})")
     else:
@@ -70,7 +82,7 @@ def headline(facts: Facts, terminal: Terminal) -> str:
 
 
 def _chosen(chosen_by: str) -> str:
-    return f"from {chosen_by}" if chosen_by.startswith(("$", "--")) else chosen_by
+    return f"from {chosen_by}" if chosen_by.startswith(("$", "--", "its ", "/proc/")) else chosen_by
 
 
 def _driver(facts: Facts, terminal: Terminal) -> str:
@@ -144,6 +156,7 @@ def _tree(
     indent: str,
     *,
     sources: bool,
+    python: str = "",
 ) -> list[str]:
     """A root cause in full, and what follows from it in one dimmed line each."""
     shown.add(index)
@@ -160,7 +173,7 @@ def _tree(
                 f"{indent}{_INDENT[2:]}{harmless(evidence.what):<15} {harmless(evidence.value)}"
                 + terminal.paint(source, "dim")
             )
-    repair = _repair(index, proposal) or harmless(finding.remedy)
+    repair = _repair(index, proposal, python) or harmless(finding.remedy)
     if repair:
         lines.append(f"{indent}{_INDENT[2:]}{'repair':<15} {terminal.paint(repair, 'cyan')}")
     elif detailed:
@@ -179,7 +192,7 @@ def _tree(
     return lines
 
 
-def _repair(index: int, proposal: Proposal) -> str:
+def _repair(index: int, proposal: Proposal, python: str) -> str:
     """What `fix` would do for this finding, where that was proven."""
     if index not in proposal.cures:
         return ""
@@ -190,7 +203,38 @@ def _repair(index: int, proposal: Proposal) -> str:
         kinds.append(f"{links} symlink{'s' if links > 1 else ''}")
     if links < len(actions):
         kinds.append(f"{len(actions) - links} export{'s' if len(actions) - links > 1 else ''}")
-    return f"envdoctor fix        ({', '.join(kinds)}, no root; see it first: envdoctor fix --dry-run)"
+    fix = "envdoctor fix" + (f" --python {quoted(python)}" if python else "")
+    return f"{fix}        ({', '.join(kinds)}, no root; see it first: {fix} --dry-run)"
+
+
+def _process(facts: Facts) -> list[str]:
+    """Of a process that is examined: what it may use, what it has mapped, what it holds on the GPUs."""
+    process = facts.process
+    if process is None:
+        return []
+    mine = [
+        f"{_mebibytes(held.memory_bytes)} on GPU {gpu.index}"
+        for gpu in gpus(facts)
+        for held in (() if isinstance(gpu.processes, Unavailable) else gpu.processes)
+        if held.pid == process.pid
+    ]
+    limits = [f"{'no limit' if n is None else n} ({name})" for name, n in process.limits.items()]
+    rows = [
+        ("started", process.started),
+        ("runs", process.executable + (" (deleted or replaced since)" if process.replaced else "")),
+        ("threads", str(process.threads)),
+        ("CPUs", process.cpus),
+        ("limits", ", ".join(limits)),
+        ("frameworks", ", ".join(map(title, process.frameworks)) or "none of those installed is loaded"),
+        ("GPU memory", ", ".join(mine) or "none that NVML tells of"),
+        *(("mapped", m.path + (" (deleted or replaced since)" if m.gone else "")) for m in process.mapped),
+    ]
+    head = f"  process {process.pid} ({process.program})"
+    return ["", harmless(head), *(harmless(f"    {what:<12} {value}") for what, value in rows)]
+
+
+def _mebibytes(count: int | None) -> str:
+    return "an unknown amount" if count is None else f"{count / 2**20:.0f} MiB"
 
 
 def what_ran(facts: Facts) -> list[str]:

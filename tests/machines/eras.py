@@ -232,6 +232,9 @@ def torch(machine: Machine, version: str = "2.10.0", cuda: str = "12.8", *, trit
         "libtorch.so": ["libtorch_cpu.so", "libtorch_cuda.so"],
         "libtorch_python.so": ["libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", s["cudart"], dnn],
     }
+    if any("nvshmem" in r for r in row.requires):
+        needs["libtorch_nvshmem.so"] = ["libtorch_cpu.so", "libnvshmem_host.so.3", "libc10.so"]
+        needs["libtorch_cuda.so"].insert(0, "libtorch_nvshmem.so")
     for name, needed in needs.items():
         machine.library(f"{site}/torch/lib/{name}", needed=needed, runpath=rpath, rpath=True)
     return machine

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.lookups import install, looked, names, wanted, why
+from envdoctor.checks.lookups import directory, install, looked, names, wanted, why
 from envdoctor.checks.machine import title
 from envdoctor.facts.loader_model import Lookup, stem
 from envdoctor.facts.model import Facts
@@ -49,8 +49,11 @@ def _parts_of_cudnn(libraries: FrameworkLibraries, facts: Facts) -> Iterator[Fin
     if need is None or not need.lookup.ok:
         return
     leaves: dict[str, Lookup] = {}
+    beside = facts.libraries.listings.get(directory(need.lookup.real), {})
     for part in libraries.cudnn_parts:
         leaf = next(iter(part.failures), None)
+        if leaf is part and part.name in beside:
+            continue  # no release is known that does not find what lies beside it
         if leaf and leaf.name != DRIVER_SONAME and stem(part.name).endswith(ESSENTIAL_PARTS):
             leaves.setdefault(leaf.name, leaf)
     if leaves:

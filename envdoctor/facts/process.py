@@ -151,6 +151,8 @@ def _read(pid: int) -> RunningProcess:
         reversed([v.split("=", 1) for v in _strings(_bytes(pid, "environ")) if "=" in v])
     )  # getenv takes the first
     files = tuple(mapped_files(_text(pid, "maps")))
+    if not files:  # its memory is gone already, and what was read before may be empty for that
+        raise ProcessLookupError
     status = _text(pid, "status")
     uid = int(_field(status, "Uid").split()[1])  # real, effective, saved, file system
     python, chosen_by = _interpreter(pid, executable, arguments, environment, files)

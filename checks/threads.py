@@ -61,11 +61,12 @@ def check_oversubscription(facts: Facts) -> Iterator[Finding]:
 
 def check_thread_limit(facts: Facts) -> Iterator[Finding | Unknown]:
     """No room for the pools: pthread_create fails with EAGAIN, and the process dies or hangs."""
+    limits = [one for one in (facts.threads.user_limit, facts.threads.cgroup_limit) if one is not None]
+    if not limits:
+        return
     pools = pool_sizes(facts)
     wanted = sum(pools.values())
-    for limit in (facts.threads.user_limit, facts.threads.cgroup_limit):
-        if limit is None:
-            continue
+    for limit in limits:
         if isinstance(limit, Unavailable):
             yield Unknown("THR003", limit.reason)
         elif isinstance(limit.used, Unavailable):

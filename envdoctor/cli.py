@@ -160,17 +160,17 @@ def check(
     Exit code: 0 nothing is wrong; 1 a finding at or above --fail-on; 2 bad usage; 3 nothing failed, but
     something that matters could not be judged; 4 a defect of envdoctor.
     """
-    from envdoctor.diagnose import diagnose, plugin_failed  # noqa: PLC0415
-    from envdoctor.fixes.propose import propose  # noqa: PLC0415
-    from envdoctor.plugins import load_plugins  # noqa: PLC0415
-
-    failures = tuple(plugin_failed(f.plugin, f.reason) for f in load_plugins())
     if list_checks:
         _list_checks()
         return OK
     started = time.perf_counter()
     target = _target(python, root, gpu=gpu, timeout=timeout, pid=pid)
     facts = _gather(target, quick=quick, color=color)
+    from envdoctor.diagnose import diagnose, plugin_failed  # noqa: PLC0415
+    from envdoctor.fixes.propose import propose  # noqa: PLC0415
+    from envdoctor.plugins import load_plugins  # noqa: PLC0415
+
+    failures = tuple(plugin_failed(f.plugin, f.reason) for f in load_plugins())
     diagnosis = diagnose(facts, _union(select), _union(ignore), failures)
     proposal = propose(facts, diagnosis)
     if as_json or output == "json":
@@ -280,13 +280,18 @@ def _target(
 
 
 def _gather(target: Target, *, quick: bool, color: str) -> Facts:
+    from envdoctor.facts.driver import ask_driver  # noqa: PLC0415
+
+    probes = ask_driver(target)  # first of all: the rest is imported while the driver answers
+    import envdoctor.diagnose  # noqa: PLC0415  likewise
     from envdoctor.commands.progress import waiting  # noqa: PLC0415
     from envdoctor.facts.gather import gather  # noqa: PLC0415
 
     if quick or target.process:  # nothing is started for a running process
-        return gather(target, quick=True)
+        envdoctor.diagnose.load_all()
+        return gather(target, quick=True, driver_probes=probes)
     with waiting("importing the framework", _terminal(color, err=True)):
-        return gather(target, quick=False)
+        return gather(target, quick=False, driver_probes=probes)
 
 
 def _terminal(color: str, *, err: bool = False) -> Terminal:
@@ -312,7 +317,9 @@ def _exit_code(diagnosis: Diagnosis, fail_on: str) -> int:
 
 def _list_checks() -> None:
     from envdoctor.catalog import rows  # noqa: PLC0415
+    from envdoctor.plugins import load_plugins  # noqa: PLC0415
 
+    load_plugins()
     for row in rows():
         if row.check:
             how = "runs the framework" if row.runs_framework else "facts"

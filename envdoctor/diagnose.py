@@ -121,6 +121,13 @@ def load(reference: str) -> Check:
     return check
 
 
+def load_all() -> None:
+    """Import every check, for who has to wait for something else anyway."""
+    for reference in checks():
+        if not is_plugin(reference):
+            load(reference)
+
+
 def is_plugin(reference: str) -> bool:
     """A plugin names its module in full; ours stand in envdoctor.checks."""
     return "." in reference.partition(":")[0]

@@ -73,6 +73,7 @@ class GPU:
 class config:
     list_physical_devices = staticmethod(lambda kind: [GPU()])
     get_memory_growth = staticmethod(lambda gpu: WRONG != "grabs")
+    set_memory_growth = staticmethod(lambda gpu, on: None)
     set_soft_device_placement = staticmethod(lambda soft: None)
     class threading:
         get_intra_op_parallelism_threads = get_inter_op_parallelism_threads = staticmethod(lambda: 0)

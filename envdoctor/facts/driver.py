@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from envdoctor.facts.root import Root
+from envdoctor.target import Target
 
 VERSION_FILE = "/proc/driver/nvidia/version"
 MODULES = ("nvidia", "nvidia_uvm", "nvidia_modeset", "nvidia_drm", "nouveau")
@@ -65,6 +66,14 @@ def start_driver_probes(root: Root, environment: Mapping[str, str]) -> DriverPro
         nvml=start([sys.executable, "-I", _script("nvml_probe.py")], environment),
         cuda=start([sys.executable, "-I", "-S", _script("cuda_probe.py")], environment),
     )
+
+
+def ask_driver(target: Target) -> DriverProbes | Unavailable:
+    """Start asking the driver as the target would.
+
+    For another user's process with root's own environment: its LD_LIBRARY_PATH may name anything.
+    """
+    return start_driver_probes(target.root, os.environ if target.foreign else target.environment)
 
 
 def gather_driver(

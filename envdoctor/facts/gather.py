@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
-from envdoctor.facts.driver import gather_driver, start_driver_probes
+from envdoctor.facts.driver import DriverProbes, ask_driver, gather_driver
 from envdoctor.facts.frameworks import read_frameworks
 from envdoctor.facts.frameworks_run import start_frameworks
 from envdoctor.facts.host import gather_host
@@ -25,8 +23,10 @@ DRIVER_SECONDS = 10.0
 QUICK_DRIVER_SECONDS = 5.0  # a shell's start-up file waits for it
 
 
-def gather(target: Target, *, quick: bool) -> Facts:
+def gather(target: Target, *, quick: bool, driver_probes: DriverProbes | Unavailable | None = None) -> Facts:
     """Read everything; `quick` imports no framework, and neither does the look at a running process.
+
+    `driver_probes` are those that the caller started before it imported this module.
 
     Raises:
         UsageError: the target's interpreter is none.
@@ -34,8 +34,8 @@ def gather(target: Target, *, quick: bool) -> Facts:
     """
     quick = quick or target.process is not None
     interpreter = read_interpreter(target)
-    # Root's own environment for another user's process: its LD_LIBRARY_PATH may name anything.
-    probes = start_driver_probes(target.root, os.environ if target.foreign else target.environment)
+    if driver_probes is None:
+        driver_probes = ask_driver(target)
     packages: Packages | Unavailable
     frameworks: tuple[Framework, ...] | Unavailable
     if isinstance(interpreter, Unavailable):
@@ -74,7 +74,7 @@ def gather(target: Target, *, quick: bool) -> Facts:
     driver = gather_driver(
         target.root,
         target.environment,
-        probes,
+        driver_probes,
         deadline_s=QUICK_DRIVER_SECONDS if quick else DRIVER_SECONDS,
         libraries=driver_libraries,
     )

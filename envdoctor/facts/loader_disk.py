@@ -64,6 +64,7 @@ class DiskView:
         self._names: dict[str, dict[str, bool] | None] = {}  # is it a link; None: cannot be listed
         self._entries: dict[str, dict[str, Entry | None]] = {}
         self._objects: dict[str, ElfObject | NotLoadable] = {}
+        self._plain_names: dict[str, str] = {}
 
     @cached_property
     def _loader(self) -> str:
@@ -266,7 +267,9 @@ class DiskView:
         )
 
     def _plain(self, path: str) -> str:
-        try:
-            return self._root.realpath(path)
-        except OSError:
-            return path
+        if path not in self._plain_names:
+            try:
+                self._plain_names[path] = self._root.realpath(path)
+            except OSError:
+                self._plain_names[path] = path
+        return self._plain_names[path]

@@ -15,6 +15,8 @@ _READ = re.compile(
     r"tensorflow|tf[-_]nightly|tf[-_]keras|intel[-_]tensorflow|torch$|jax|nvidia[-_]|cuda[-_]toolkit$"
 )
 
+_END_OF_HEADERS = re.compile(rb"\r?\n\r?\n")
+
 
 def read_packages(interpreter: Interpreter, root: Root) -> Packages:
     """Every distribution, in search order; one found twice is listed twice (the first is imported)."""
@@ -74,9 +76,7 @@ def _distribution(directory: str, entry: str, root: Root) -> Distribution:
 
 def _headers(data: bytes) -> Iterator[tuple[str, str]]:
     """The header lines of a METADATA file; they end at the first empty line (core metadata, RFC 822)."""
-    for line in data.splitlines():
-        if not line.strip():
-            return
+    for line in _END_OF_HEADERS.split(data, 1)[0].splitlines():
         key, colon, value = line.partition(b":")
         if colon and not line[:1].isspace():
             yield key.decode("utf-8", "replace").lower(), value.decode("utf-8", "replace").strip()

@@ -36,12 +36,16 @@ class Root:
 
     def realpath(self, path: str) -> str:
         """`path` with every link followed; a missing tail is kept as it is. OSError(ELOOP) on a loop."""
-        if self.is_live:
-            try:
-                return os.path.realpath(path, strict=True)
-            except FileNotFoundError:
-                return os.path.realpath(path)
-        return self._realpath_below(path)
+        if not self.is_live:
+            return self._realpath_below(path)
+        try:
+            return _kernels_path(path)
+        except OSError:
+            pass
+        try:
+            return os.path.realpath(path, strict=True)
+        except FileNotFoundError:
+            return os.path.realpath(path)
 
     def _realpath_below(self, path: str) -> str:
         todo = [part for part in reversed(path.split("/")) if part]
@@ -93,3 +97,15 @@ class Root:
 
     def is_file(self, path: str) -> bool:
         return os.path.isfile(self.host(path))
+
+
+def _kernels_path(path: str) -> str:
+    """The path of what stands there, from the kernel: three calls, where realpath needs one for each part."""
+    descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        real = os.readlink(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+    if not real.startswith("/") or real.endswith(" (deleted)"):
+        raise FileNotFoundError(path)
+    return real

@@ -99,9 +99,7 @@ class Machine:
         symbols: Sequence[str] = (),
     ) -> Machine:
         """A library that can really be loaded; its SONAME is the file's name unless given."""
-        stub_library(
-            self.path(path), soname, needed=needed, runpath=runpath, rpath=rpath, symbols=symbols
-        )
+        stub_library(self.path(path), soname, needed=needed, runpath=runpath, rpath=rpath, symbols=symbols)
         return self
 
     def export(self, **variables: str) -> Machine:

@@ -1,4 +1,5 @@
 """What the probes share. Runs in the target's interpreter: standard library only, Python 3.7 and later."""
+
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ class Channel:
     """One JSON object a line, on a descriptor of its own: what the framework prints is elsewhere."""
 
     def __init__(self, descriptor):
+        with_parent()
         self._file = os.fdopen(descriptor, "w")
         self._pid = os.getpid()
 
@@ -41,6 +43,16 @@ class Channel:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def with_parent():
+    """End when the doctor ends, also where it is killed: PR_SET_PDEATHSIG (prctl(2)), SIGKILL."""
+    try:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, 9)
+    except Exception:  # no ctypes: it ends by its deadline
+        pass
 
 
 def describe(error):

@@ -67,9 +67,7 @@ def describe_gpu(nvml, index):
         "index": index,
         "name": text(nvml.nvmlDeviceGetName(handle)),
         "uuid": text(nvml.nvmlDeviceGetUUID(handle)),
-        "pci_address": guarded(
-            nvml, lambda: sysfs_address(text(nvml.nvmlDeviceGetPciInfo_v3(handle).busId))
-        ),
+        "pci_address": guarded(nvml, lambda: sysfs_address(text(nvml.nvmlDeviceGetPciInfo_v3(handle).busId))),
         "compute_capability": guarded(
             nvml, lambda: "%d.%d" % tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle))
         ),
@@ -161,9 +159,7 @@ def ask():
     try:
         import pynvml as nvml
     except ImportError as error:
-        return unavailable(
-            "nvidia-ml-py cannot be imported (%s); repair: pip install nvidia-ml-py" % error
-        )
+        return unavailable("nvidia-ml-py cannot be imported (%s); repair: pip install nvidia-ml-py" % error)
     missing = [name for name in CALLS if not hasattr(nvml, name)]
     if missing:
         return unavailable(

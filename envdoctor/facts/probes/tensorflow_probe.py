@@ -3,6 +3,7 @@
 Each step is one JSON line on the descriptor named in argv[1]. A step that is asked for a device says where
 it really ran, read back from the tensor.
 """
+
 import os
 import sys
 import time
@@ -11,7 +12,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
 import envdoctor_probe as common  # noqa: E402
 
-sys.path[:] = [place for place in sys.path if place != HERE]  # what the framework imports is not looked for here
+sys.path[:] = [
+    place for place in sys.path if place != HERE
+]  # what the framework imports is not looked for here
 
 
 def short(device):
@@ -49,6 +52,15 @@ def operations(tf):
     return {"matmul": matmul, "conv2d with gradient": convolution, "int32 add": integer}
 
 
+def growth(config, gpus):
+    """Whether each GPU's memory would be taken as it is needed; from here on it is: others use the GPU too."""
+    found = []
+    for gpu in gpus:
+        found.append(bool(config.get_memory_growth(gpu)))
+        config.set_memory_growth(gpu, True)
+    return found
+
+
 def main():
     channel = common.Channel(int(sys.argv[1]))
     channel.begin("import")
@@ -78,10 +90,7 @@ def main():
         channel.say("simulated")
     if not hasattr(tf, "function"):  # TensorFlow 1: graphs and sessions, another way to say all that follows
         channel.leave()
-    channel.attempt(
-        "memory growth",
-        lambda: {"growth": [bool(config.get_memory_growth(gpu)) for gpu in gpus] if hasattr(config, "get_memory_growth") else []},
-    )
+    channel.attempt("memory growth", lambda: {"growth": growth(config, gpus)})
     if simulated:
         tf.config.set_visible_devices([], "GPU")
     devices = ["CPU:0"] + ([] if simulated else [short(gpu.name) for gpu in gpus])
@@ -99,7 +108,12 @@ def main():
             with tf.device(device):
                 a = tf.ones((32, 32))
                 result = tf.function(lambda x: tf.reduce_sum(tf.matmul(x, x)), jit_compile=True)(a)
-            return {"device": device, "ran": short(result.device), "value": float(result), "seconds": time.time() - begun}
+            return {
+                "device": device,
+                "ran": short(result.device),
+                "value": float(result),
+                "seconds": time.time() - begun,
+            }
 
         channel.begin("XLA on %s" % device)
         try:

@@ -249,6 +249,7 @@ def _over_conda(framework: str, distribution: Distribution, facts: Facts) -> Ite
 
 def check_cpu_only_build(facts: Facts) -> Iterator[Finding | Unknown]:
     require_gpu_wanted(facts)
+    others = {f.name for f in known(facts.frameworks) if f.cuda_build is True}
     for framework in known(facts.frameworks):
         if not isinstance(framework.cuda_build, bool):
             yield Unknown("PKG002", framework.cuda_build.reason)
@@ -257,6 +258,8 @@ def check_cpu_only_build(facts: Facts) -> Iterator[Finding | Unknown]:
                 code="PKG002",
                 subject=framework.distribution,
                 framework=framework.name,
+                # TensorFlow 2.12 to 2.15 and many libraries bring JAX along for the CPU.
+                severity_here=Severity.NOTE if framework.name == "jax" and others - {"jax"} else None,
                 message=f"{title(framework)} ({framework.distribution}) is built for the CPU only",
                 evidence=(Evidence("is_cuda_build", "False", framework.source),),
                 remedy=_gpu_build(framework, facts),

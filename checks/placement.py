@@ -19,6 +19,15 @@ LIST_GPUS = {
     "torch": "import torch; print(torch.cuda.is_available(), torch.cuda.device_count())",
     "jax": "import jax; print(jax.devices())",
 }
+GROWTH = {
+    "tensorflow": "export TF_FORCE_GPU_ALLOW_GROWTH=true",
+    "jax": "export XLA_PYTHON_CLIENT_PREALLOCATE=false",
+}
+# Lines that say nothing of a failure: they stand in healthy logs too (tensorflow, tsl and absl at start).
+_NOISE = re.compile(
+    r"cpu_feature_guard|To enable the following instructions|oneDNN custom operations|absl::InitializeLog"
+    r"|Attempting to register factory|TF-TRT Warning|NUMA node|computation_placer|cudart_stub"
+)
 # What NumPy, pandas and extension modules say when they were compiled for another NumPy ABI
 _NUMPY_ABI = re.compile(
     r"numpy\.core\.multiarray failed to import|_ARRAY_API not found|numpy\.dtype size changed"
@@ -101,7 +110,7 @@ def check_memory_growth(facts: Facts) -> Iterator[Finding]:
                 framework=run.framework,
                 message=f"{title(run.framework)} takes nearly all memory of every visible GPU at its start",
                 evidence=(Evidence("memory growth", "off"),),
-                remedy="export TF_FORCE_GPU_ALLOW_GROWTH=true" if run.framework == "tensorflow" else "",
+                remedy=GROWTH.get(run.framework, ""),
             )
 
 
@@ -143,7 +152,7 @@ def _completed(facts: Facts) -> list[FrameworkRun]:
 
 
 def _failed(framework: str, step: str, detail: str, stderr: str, facts: Facts) -> Finding:
-    lines = [line for line in stderr.strip().splitlines() if line.strip()]
+    lines = [line for line in stderr.splitlines() if line.strip() and not _NOISE.search(line)]
     return Finding(
         code="PLC004",
         subject=framework,

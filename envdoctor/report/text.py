@@ -249,10 +249,12 @@ def what_ran(facts: Facts) -> list[str]:
         if run.simulated:
             lines.append("    its GPUs are of a SIMULATED driver: no operation was asked of them")
         if run.placements:
-            lines.append(f"    {'operation':<22} {'asked':<8} {'ran on':<8} soft placement")
+            soft = run.framework == "tensorflow"  # the others have no such thing
+            lines.append(f"    {'operation':<22} {'asked':<8} ran on" + ("   soft placement" if soft else ""))
         for p in run.placements:
             ran = p.ran or p.error.partition("\n")[0]
-            lines.append(harmless(f"    {p.operation:<22} {p.asked:<8} {ran:<8} {'on' if p.soft else 'off'}"))
+            how = ("on" if p.soft else "off") if run.framework == "tensorflow" else ""
+            lines.append(harmless(f"    {p.operation:<22} {p.asked:<8} {ran:<8} {how}").rstrip())
         for c in run.compiled:
             ran = c.ran or c.error.partition("\n")[0]
             lines.append(

@@ -225,3 +225,13 @@ def test_the_output_may_be_cut_off() -> None:
         f"{sys.executable} -m envdoctor check --quick | head -1", shell=True, capture_output=True, check=False
     )
     assert b"Traceback" not in done.stderr
+
+
+def test_no_variable_that_may_hold_a_secret_is_shown_anywhere() -> None:
+    secrets = {"GITHUB_TOKEN": "hush-1", "MY_DATABASE": "hush-2", "JUPYTER_TOKEN": "hush-3"}
+    for arguments in (["--json"], ["-v"], []):
+        done = doctor("check", "--quick", *arguments, CUDA_CACHE_PATH="/scratch", **secrets)
+        assert "hush" not in done.stdout + done.stderr
+    shown = json.loads(doctor("check", "--quick", "--json", CUDA_CACHE_PATH="/scratch", **secrets).stdout)
+    assert shown["facts"]["environment"]["CUDA_CACHE_PATH"] == "/scratch"
+    assert shown["facts"]["environment"]["GITHUB_TOKEN"] == "(not shown)"

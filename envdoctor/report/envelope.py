@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 import msgspec
+from msgspec.structs import replace
 
 from envdoctor import __version__
 from envdoctor.diagnose import CheckResult, Diagnosis, Linked, Status, Verdict
 from envdoctor.facts.model import Facts
 
 FORMAT_VERSION = "1.0"
+HIDDEN = "(not shown)"
+_RELEVANT = re.compile(
+    r"(CUDA|CUDNN|NVIDIA|NCCL|LD|TF|TENSORFLOW|KERAS|XLA|JAX|TORCH|PYTORCH|OMP|OPENBLAS|GOTO|MKL|KMP|NUMEXPR|ONEDNN"
+    r"|PYTHON|VIRTUAL_ENV|CONDA|JUPYTER|SLURM|KUBERNETES|container)(_|$|[A-Z0-9])|(PATH|HOME|SHELL|LANG)$"
+)
+_SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|AUTH", re.IGNORECASE)
 
 
 def encode(document: object) -> bytes:
@@ -50,8 +58,19 @@ def check_document(facts: Facts, diagnosis: Diagnosis, fixable: frozenset[int]) 
         "findings": finding_rows(diagnosis.findings, fixable),
         "checks": [msgspec.to_builtins(c) for c in diagnosis.checks],
         "summary": summary(diagnosis.checks, diagnosis.findings),
-        "facts": facts,
+        "facts": shown(facts),
     }
+
+
+def shown(facts: Facts) -> Facts:
+    """The facts without the values of variables that no check has to do with: tokens stand there."""
+    return replace(
+        facts,
+        environment={
+            name: value if _RELEVANT.match(name) and not _SECRET.search(name) else HIDDEN
+            for name, value in facts.environment.items()
+        },
+    )
 
 
 def verdict_row(verdict: Verdict) -> object:

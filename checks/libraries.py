@@ -153,7 +153,8 @@ def _other_version(code: str, needs: list[Need], libraries: FrameworkLibraries, 
             *_asked(needs),
             *(Evidence("installed", c.path, c.kind) for n in needs for c in n.candidates if not c.problem),
         ),
-        remedy=install(libraries.framework, needs, facts),
+        remedy=install(libraries.framework, needs, facts)
+        + "    (a link to the other version may do: envdoctor fix --allow-risky)",
     )
 
 

@@ -80,7 +80,7 @@ def test_a_framework_that_fails_is_import_failed_with_its_own_words(
 def test_an_import_that_hangs_is_a_finding_at_its_deadline(environment: Path) -> None:
     started = time.monotonic()
     code, report = check(environment, "import time; time.sleep(600)", "--timeout", "1")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert code == 1
     finding = next(f for f in report["findings"] if f["code"] == "PLC004")
     assert "no answer in" in finding["message"]

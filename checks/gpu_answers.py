@@ -11,7 +11,9 @@ from envdoctor.facts.model_gpu import GpuProcess
 from envdoctor.finding import Evidence, SkipError
 
 T = TypeVar("T")
-NOT_SUPPORTED = "NVML error 3:"  # NVML_ERROR_NOT_SUPPORTED: this GPU has no such thing
+# NVML_ERROR_NOT_SUPPORTED: this GPU has no such thing; NVML_ERROR_FUNCTION_NOT_FOUND: the driver is older
+# than the question, and so than what it asks for.
+NOT_SUPPORTED = ("NVML error 3:", "NVML error 13:")
 GIB = 1 << 30
 
 

@@ -32,8 +32,9 @@ from tests.machines.drivers import (
     Pcie,
     SimulatedGpu,
     SimulatedProcess,
+    driver_libraries,
 )
-from tests.machines.machine import Checked, Machine
+from tests.machines.machine import LIBRARIES, Checked, Machine
 from tests.machines.overlay import check_inside
 
 
@@ -435,3 +436,11 @@ def test_counters_kept_from_a_user_with_a_profiler_are_noted(
         machine.distribution("xprof", "2.21.0")
     checked = check_inside(machine, "--quick", capabilities=capabilities)
     assert [c for c in checked.codes if c == "GPU016"] == codes
+
+
+@needs_overlay
+def test_a_driver_older_than_the_questions_is_silent_and_leaves_no_doubt(machine: Machine) -> None:
+    newer = ("nvmlDeviceGetMigMode", "nvmlDeviceGetVirtualizationMode", "nvmlDeviceGetRemappedRows")
+    driver_libraries(machine.path(LIBRARIES), lacks=newer)
+    checked = check_inside(machine, "--quick")
+    assert (checked.status, checked.codes) == (0, [])

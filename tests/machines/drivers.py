@@ -98,11 +98,12 @@ def driver_libraries(
     gpus: Sequence[SimulatedGpu] = (RTX_4090,),
     nvml: int | str = 0,
     cuda: int | str = 0,
+    lacks: Sequence[str] = (),
 ) -> None:
     """Write libcuda.so.1 and libnvidia-ml.so.1 into `directory`, as links to files with the version.
 
     `supports` is the newest CUDA that the driver serves; `nvml` and `cuda` are what nvmlInit and cuInit
-    return (18, 999 …), or HANG or CRASH.
+    return (18, 999 …), or HANG or CRASH. `lacks` are functions that this driver is too old for.
     """
     rows = "".join(_row(gpu.at(index)) for index, gpu in enumerate(gpus))
     major, minor = supports.split(".")
@@ -111,7 +112,7 @@ def driver_libraries(
             f'#define DRIVER_VERSION "{version}"\n'
             f"#define CUDA_VERSION {int(major) * 1000 + int(minor) * 10}\n"
             f"#define INIT {init}\n"
-            f"#define GPUS {rows}\n"
+            f"#define GPUS {rows}\n" + "".join(f"#define {name} newer_{name}\n" for name in lacks)
         )
         soname = f"{stem}.so.1"
         compile_library(directory / f"{stem}.so.{version}", [HERE / f"{stem}.c"], soname, header=header)

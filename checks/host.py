@@ -220,7 +220,7 @@ def check_platform(facts: Facts) -> Iterator[Finding]:
         elif framework.name == "tensorflow" and framework.cuda_build is False and machine != "x86_64":
             message = f"has no GPU build for {machine} on PyPI"
             remedy = (
-                "docker run --gpus all nvcr.io/nvidia/tensorflow:25.02-tf2-py3    (NVIDIA's build)"
+                "use NVIDIA's own container: NGC, tensorflow, tag 25.02-tf2-py3"
                 if machine == "aarch64"
                 else f"use a framework that is built for the GPU on {machine}, or build from source"
             )

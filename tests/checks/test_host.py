@@ -167,7 +167,7 @@ def test_tensorflow_on_arm_has_no_gpu_build_and_the_cpu_build_follows(tmp_path: 
     checked = machine.check("--select", "HST004", "--select", "PKG002")
     assert checked.causes == ["HST004"]
     assert checked.codes == ["HST004", "PKG002"]
-    assert "nvcr.io" in checked.finding("HST004")["remedy"]
+    assert "NGC" in checked.finding("HST004")["remedy"]
 
 
 def test_a_cpu_build_on_an_arm_server_without_a_gpu_is_no_finding(tmp_path: Path) -> None:

@@ -321,6 +321,5 @@ def _list_checks() -> None:
 
     load_plugins()
     for row in rows():
-        if row.check:
-            how = "runs the framework" if row.runs_framework else "facts"
-            click.echo(f"{row.code}  {row.severity.value:<8} {row.name:<34} {how}")
+        how = ("runs the framework" if row.runs_framework else "facts") if row.check else "logs only"
+        click.echo(f"{row.code}  {row.area:<12} {row.severity.value:<8} {row.name:<34} {how}")

@@ -170,9 +170,13 @@ def test_an_encoding_without_the_symbols_gets_ascii() -> None:
     assert "- GPU001" in done.stdout
 
 
-def test_list_checks_names_every_check_with_its_code() -> None:
-    lines = doctor("check", "--list-checks").stdout.splitlines()
-    assert [line.split()[0] for line in lines] == [row.code for row in CONDITIONS if row.check]
+def test_list_checks_names_every_condition_its_area_and_what_it_takes_to_see_it() -> None:
+    lines = [line.split(maxsplit=4) for line in doctor("check", "--list-checks").stdout.splitlines()]
+    assert [line[0] for line in lines] == [row.code for row in CONDITIONS]
+    how = {line[0]: (line[1], line[4]) for line in lines}
+    assert how["LIB002"] == ("libraries", "facts")
+    assert how["PLC001"] == ("placement", "runs the framework")
+    assert how["GPU015"] == ("gpu", "logs only")
 
 
 def test_select_and_ignore_take_codes_and_names() -> None:

@@ -167,6 +167,9 @@ def test_the_text_report_leads_with_the_cause_and_calls_the_driver_simulated(ill
     assert "SIMULATED driver 550.54.14" in lines[0]
     assert lines[2].startswith("✗ TensorFlow 2.21.0 will NOT use the GPU")
     assert lines[3].startswith("  LIB002  libcusolver.so.11 is installed but TensorFlow cannot find it")
+    assert any(
+        line.split()[:3] == ["repair", "envdoctor", "fix"] for line in lines
+    )  # as $VIRTUAL_ENV names it
     consequence = next(line for line in lines if "PLC001" in line)
     assert consequence.rstrip().endswith("follows from LIB002")
 

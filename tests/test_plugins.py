@@ -62,7 +62,7 @@ def test_a_plugins_check_is_run_and_its_finding_counts(tmp_path: Path) -> None:
 
 def test_a_plugins_check_is_listed(tmp_path: Path) -> None:
     _, text = check(tmp_path, GOOD, "--list-checks")
-    assert "ACM001  error    acme-licence-expired" in text
+    assert "ACM001  plugin       error    acme-licence-expired" in text
 
 
 @pytest.mark.parametrize(

@@ -49,3 +49,22 @@ class Condition(Struct, frozen=True, kw_only=True):
     sources: tuple[str, ...] = ()
     check: str = ""
     runs_framework: bool = False  # can only be judged by running the framework: skipped by --quick
+
+    @property
+    def area(self) -> str:
+        return AREAS.get(self.code[:3], "plugin")
+
+
+AREAS = {
+    "HST": "host",
+    "DRV": "driver",
+    "GPU": "gpu",
+    "LIB": "libraries",
+    "CDN": "libraries",
+    "XLA": "xla",
+    "PKG": "packages",
+    "PLC": "placement",
+    "THR": "threads",
+    "ENV": "environment",
+    "NCC": "environment",
+}

@@ -34,7 +34,9 @@ def render(
     """The whole report; `verbosity` -1 for the verdicts alone, 1 for every check and its reason."""
     lines = [] if verbosity < 0 else [headline(facts, terminal), ""]
     shown: set[int] = set()
-    python = facts.target.python if facts.process else ""  # `fix` has no --pid
+    # What `fix` would not find by itself: it has no --pid, and this shell names another interpreter.
+    named = bool(facts.process) or facts.target.chosen_by == "--python"
+    python = facts.target.python if named else ""
     for verdict in diagnosis.verdicts:
         lines.append(_verdict(verdict, facts, terminal))
         if verbosity >= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from dataclasses import dataclass
 
 import click
@@ -65,6 +66,7 @@ def run_fix(target: Target, options: Options, terminal: Terminal) -> int:
         else:
             click.echo(f"Nothing was changed: {harmless(str(error))}", err=True)
         return 1
+    started = time.perf_counter()
     with waiting("checking again", terminal):
         facts = gather(_as_after(target, proposal), quick=False)
     after = diagnose(facts)
@@ -82,7 +84,8 @@ def run_fix(target: Target, options: Options, terminal: Terminal) -> int:
     for line in _to_do(proposal, target):
         click.echo(line)
     click.echo("\nChecked again:\n")
-    click.echo(render(facts, after, propose(facts, after), terminal, seconds=0.0), nl=False, color=True)
+    seconds = time.perf_counter() - started
+    click.echo(render(facts, after, propose(facts, after), terminal, seconds=seconds), nl=False, color=True)
     return int(failed)
 
 

@@ -262,6 +262,8 @@ def _verdict(
         gpu, cause = Gpu.UNUSABLE, against[0].code
     elif any(entry.finding.code == "GPU001" for entry in linked):
         gpu = Gpu.ABSENT
+    elif framework.cuda_build is False:  # also where that is only a note
+        gpu, cause = Gpu.UNUSABLE, "PKG002"
     elif doubts:
         gpu, reason = Gpu.UNKNOWN, f"{doubts[0].code} could not be judged: {doubts[0].reason}"
     elif isinstance(framework.cuda_build, Unavailable):

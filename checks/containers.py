@@ -35,20 +35,20 @@ _CDI = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
 _LET_IN = {
     "docker": "start the container with the GPUs: docker run --gpus all …    "
     "(Compose: deploy.resources.reservations.devices)",
-    "podman": f"on the host: {_CDI}    then start it with: podman run --device nvidia.com/gpu=all …",
+    "podman": f"on the host: {_CDI}; then start it with: podman run --device nvidia.com/gpu=all …",
     "kubernetes": "ask for a GPU in the pod's container: resources.limits: nvidia.com/gpu: 1    "
     "(the node must offer it: kubectl describe node | grep nvidia.com/gpu)",
     "singularity": "start it with the GPUs: singularity exec --nv IMAGE …",
     "apptainer": "start it with the GPUs: apptainer exec --nv IMAGE …",
     "lxc": "on the host: lxc config device add CONTAINER gpu gpu && "
-    "lxc config set CONTAINER nvidia.runtime=true    then restart the container",
+    "lxc config set CONTAINER nvidia.runtime=true; then restart the container",
     "systemd-nspawn": "start it with --bind=/dev/nvidia0 --bind=/dev/nvidiactl --bind=/dev/nvidia-uvm, "
     "--property=DeviceAllow= for each, and the host's libcuda.so.1 bound in",
 }
 _RESTART = {
     "docker": "on the host: docker restart CONTAINER",
     "podman": "on the host: podman restart CONTAINER",
-    "kubernetes": "kubectl delete pod POD    (its controller starts a new one)",
+    "kubernetes": "delete the pod, its controller starts a new one: kubectl delete pod POD",
 }
 
 
@@ -233,7 +233,7 @@ def _install_toolkit(facts: Facts) -> str:
     configure = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     if not install:
         return f"install NVIDIA's nvidia-container-toolkit, then: {configure}"
-    return f"{install} && {configure}    (from NVIDIA's repository)"
+    return f"{install} && {configure}    # from NVIDIA's repository"
 
 
 # --- WSL2 -------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def check_wsl_library_path(facts: Facts) -> Iterator[Finding]:
             Evidence("LD_LIBRARY_PATH", here or "unset", 'echo "$LD_LIBRARY_PATH"'),
         ),
         remedy=f"echo {WSL_LIBRARIES} | sudo tee /etc/ld.so.conf.d/ld.wsl.conf && sudo ldconfig    "
-        f'(this shell: export LD_LIBRARY_PATH="{WSL_LIBRARIES}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}")',
+        f'# this shell: export LD_LIBRARY_PATH="{WSL_LIBRARIES}${{LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}}"',
     )
 
 
@@ -285,7 +285,7 @@ def check_wsl_linux_driver(facts: Facts) -> Iterator[Finding]:
 
 def _remove_linux_driver(facts: Facts) -> str:
     family = {facts.host.os_id, *facts.host.os_like}
-    then = "sudo ldconfig    then, in Windows: wsl --shutdown"
+    then = "sudo ldconfig    # then, in Windows: wsl --shutdown"
     if family & {"debian", "ubuntu"}:
         packages = "'^nvidia-driver-.*' '^libnvidia-compute-.*' '^nvidia-utils-.*' '^cuda-drivers.*'"
         return f"sudo apt-get purge {packages} && {then}"
@@ -327,8 +327,8 @@ def check_shared_memory(facts: Facts) -> Iterator[Finding]:
             Evidence("GPUs visible", str(_visible_gpus(facts)), "nvidia-smi -L"),
         ),
         remedy={
-            "docker": "docker run --shm-size=8g …    (or --ipc=host)",
-            "podman": "podman run --shm-size=8g …    (or --ipc=host)",
+            "docker": "start it again with: docker run --shm-size=8g …    (or --ipc=host)",
+            "podman": "start it again with: podman run --shm-size=8g …    (or --ipc=host)",
             "kubernetes": "mount an emptyDir with medium: Memory at /dev/shm",
         }.get(kind, "sudo mount -o remount,size=50% /dev/shm"),
     )

@@ -6,9 +6,17 @@ import re
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.installing import install_command, uninstall_command
-from envdoctor.checks.lookups import built_version, directory, wanted, why, without_directory
+from envdoctor.checks.installing import Remedy, exchange, install, requirement
+from envdoctor.checks.lookups import (
+    built_version,
+    directory,
+    wanted,
+    wheel_requirement,
+    why,
+    without_directory,
+)
 from envdoctor.checks.machine import title
+from envdoctor.dependencies import imported
 from envdoctor.facts.loader_model import Lookup, stem
 from envdoctor.facts.model import Facts, Framework, Packages
 from envdoctor.finding import Evidence, Finding, Unknown
@@ -35,7 +43,7 @@ def check_cudnn_version(facts: Facts) -> Iterator[Finding | Unknown]:
                 "CDN002", f"{need.lookup.real} does not tell its version" if built else "no build version"
             )
         elif too_old(loaded, framework, facts):
-            major = int(built.split(".")[0])
+            cure = _newer_cudnn(framework, need.lookup, facts)
             yield Finding(
                 code="CDN002",
                 subject=need.soname,
@@ -46,9 +54,8 @@ def check_cudnn_version(facts: Facts) -> Iterator[Finding | Unknown]:
                     Evidence("loaded", need.lookup.path, f"because of {why(need.lookup, facts)}"),
                     Evidence("built with", built, framework.source),
                 ),
-                remedy=install_command(
-                    facts, f"nvidia-cudnn-cu{_cuda_major(framework)}>={built},<{major + 1}"
-                ),
+                remedy=cure.text,
+                commands=cure.commands,
             )
 
 
@@ -64,6 +71,7 @@ def check_cuda_major(facts: Facts) -> Iterator[Finding]:
         if not told or any(major == wants for major, _ in told):
             continue
         major, evidence = told[0]
+        cure = _right_cudnn(framework, need.lookup, facts)
         yield Finding(
             code="CDN003",
             subject=need.soname,
@@ -71,7 +79,8 @@ def check_cuda_major(facts: Facts) -> Iterator[Finding]:
             message=f"{need.lookup.path} is a cuDNN for CUDA {major}; {title(framework)} is built for CUDA "
             f"{framework.cuda_version}",
             evidence=(evidence, Evidence("built for", f"CUDA {framework.cuda_version}", framework.source)),
-            remedy=_right_cudnn(framework, need.lookup, facts),
+            remedy=cure.text,
+            commands=cure.commands,
         )
 
 
@@ -149,14 +158,36 @@ def _readelf(part: Lookup) -> str:
     return f"readelf -d {quoted(part.path)} | grep NEEDED"
 
 
-def _right_cudnn(framework: Framework, cudnn: Lookup, facts: Facts) -> str:
-    major, built = _cuda_major(framework), built_version(framework)
-    wheels = owning_wheels(cudnn.real, facts)
-    package = f"nvidia-cudnn-cu{major}"
+def _wheel(framework: Framework, facts: Facts) -> str:
+    """The cuDNN wheel that the framework's METADATA asks for, else one that the build takes."""
+    name, built = f"nvidia-cudnn-cu{_cuda_major(framework)}", built_cudnn(framework, facts)
+    specifier = ""
     if "." in built:
-        package += f">={'.'.join(built.split('.')[:2])},<{int(built.split('.')[0]) + 1}"
+        specifier = f">={'.'.join(built.split('.')[:2])},<{int(built.split('.')[0]) + 1}"
+    return wheel_requirement(name, framework, facts) or requirement(name, specifier)
+
+
+def _newer_cudnn(framework: Framework, cudnn: Lookup, facts: Facts) -> Remedy:
+    """A wheel replaces what is a wheel's; before another copy it comes only where that one goes."""
+    cure = install(facts, _wheel(framework, facts))
+    if owning_wheels(cudnn.real, facts):
+        return cure
+    away = without_directory(cudnn, facts)
+    there = imported(f"nvidia-cudnn-cu{_cuda_major(framework)}", facts)
+    if there and not too_old(there.version, framework, facts):
+        return Remedy(words=away or f"remove the cuDNN in {directory(cudnn.path)}")
+    return Remedy(words=f"{away} && {cure.text}") if away else cure.only_said()
+
+
+def _right_cudnn(framework: Framework, cudnn: Lookup, facts: Facts) -> Remedy:
+    wheels = owning_wheels(cudnn.real, facts)
     if wheels:
-        return f"{uninstall_command(facts, *(w.name for w in wheels))} && {install_command(facts, package)}"
+        return exchange(facts, [w.name for w in wheels], _wheel(framework, facts))
+    return Remedy(words=_right_system_cudnn(framework, cudnn, facts))
+
+
+def _right_system_cudnn(framework: Framework, cudnn: Lookup, facts: Facts) -> str:
+    major, built = _cuda_major(framework), built_version(framework)
     name = cudnn.name.rpartition(".so.")[2]
     if cudnn.real.startswith(("/usr/lib/", "/lib/")) and facts.installations.cudnn_packages:
         if int(name) >= 9:
@@ -179,7 +210,7 @@ def _differs(part: Lookup, main: Lookup, version: str, facts: Facts) -> bool:
 def _of_one_piece(part: Lookup, facts: Facts, *, apart: bool) -> str:
     if apart:
         return without_directory(part, facts) or f"remove the cuDNN in {directory(part.path)}"
-    return f"rm {quoted(directory(part.path))}/libcudnn*    (then install one version of cuDNN there again)"
+    return f"rm {quoted(directory(part.path))}/libcudnn*    # then install one version of cuDNN there again"
 
 
 def _cuda_major(framework: Framework) -> str:

@@ -77,7 +77,7 @@ def check_driver_not_loaded(facts: Facts) -> Iterator[Finding]:
             Evidence("loaded", ", ".join(_modules(facts)) or "neither nvidia nor nouveau", "lsmod"),
         ),
         remedy=_on_host(facts)
-        + "sudo modprobe nvidia    (if that fails, `sudo dmesg | grep -i nvidia` says why)",
+        + "sudo modprobe nvidia    # if that fails, `sudo dmesg | grep -i nvidia` says why",
     )
 
 
@@ -124,7 +124,7 @@ def check_nouveau_loaded(facts: Facts) -> Iterator[Finding]:
             *(Evidence(f"PCI {a}", "driver in use: nouveau", f"lspci -k -s {a}") for a in held),
         ),
         remedy="printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | "
-        "sudo tee /etc/modprobe.d/blacklist-nouveau.conf    then rebuild the initramfs and reboot",
+        "sudo tee /etc/modprobe.d/blacklist-nouveau.conf    # then rebuild the initramfs and reboot",
     )
 
 
@@ -166,9 +166,9 @@ def check_device_nodes(facts: Facts) -> Iterator[Finding]:
             evidence=tuple(
                 Evidence(n.path, f"{n.mode} {n.owner}:{n.group}", f"ls -l {n.path}") for n in closed
             ),
-            remedy=f'sudo usermod -aG {groups[0]} "$USER"    then log in again'
+            remedy=f'sudo usermod -aG {groups[0]} "$USER"    # then log in again'
             if groups != ["root"]
-            else "sudo chmod a+rw /dev/nvidia*    (lasting: NVreg_DeviceFileMode=0666 in /etc/modprobe.d)",
+            else "sudo chmod a+rw /dev/nvidia*    # lasting: NVreg_DeviceFileMode=0666 in /etc/modprobe.d",
         )
 
 
@@ -191,7 +191,7 @@ def check_driver_unresponsive(facts: Facts) -> Iterator[Finding]:
             *(Evidence(what, probe.detail, "timeout 10 nvidia-smi") for what, probe in sick.items()),
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
         ),
-        remedy="sudo dmesg | grep -iE 'nvrm|xid'    (a wedged driver needs a reboot)",
+        remedy="sudo dmesg | grep -iE 'nvrm|xid'    # a wedged driver needs a reboot",
     )
 
 
@@ -279,13 +279,13 @@ def _install_driver(facts: Facts) -> str:
         return let_in(facts)
     family = {facts.host.os_id, *facts.host.os_like}
     if "ubuntu" in family:
-        return "sudo ubuntu-drivers install    then reboot"
+        return "sudo ubuntu-drivers install    # then reboot"
     if "debian" in family:
-        return "sudo apt-get install nvidia-driver    (from non-free), then reboot"
+        return "sudo apt-get install nvidia-driver    # from non-free; then reboot"
     if family & {"suse", "opensuse", "opensuse-leap", "sles"}:
-        return "sudo zypper install nvidia-driver-G06-kmp-default    (from NVIDIA's repository), then reboot"
+        return "sudo zypper install nvidia-driver-G06-kmp-default    # from NVIDIA's repository; then reboot"
     if family & {"fedora", "rhel", "centos"}:
-        return "sudo dnf install nvidia-driver nvidia-driver-cuda    (from NVIDIA's repository), then reboot"
+        return "sudo dnf install nvidia-driver nvidia-driver-cuda    # from NVIDIA's repository; then reboot"
     if "arch" in family:
-        return "sudo pacman -S nvidia nvidia-utils    then reboot"
+        return "sudo pacman -S nvidia nvidia-utils    # then reboot"
     return "install NVIDIA's driver for this distribution, then reboot"

@@ -297,7 +297,7 @@ def _cache_remedy(facts: Facts) -> str:
     steps = [f"export CUDA_CACHE_MAXSIZE={CACHE_BYTES}"]
     if facts.environment.get("CUDA_CACHE_DISABLE", "0").strip() not in {"", "0"}:
         steps.insert(0, "unset CUDA_CACHE_DISABLE")
-    return "; ".join(steps) + "    (wait once; or use a build that has this architecture)"
+    return "; ".join(steps) + "    # wait once; or use a build that has this architecture"
 
 
 def lowest_capability(capabilities: tuple[str, ...]) -> str:

@@ -42,8 +42,8 @@ def check_mig_instances(facts: Facts) -> Iterator[Finding]:
                 Evidence("MIG mode", "enabled", "nvidia-smi --query-gpu=index,mig.mode.current --format=csv"),
                 Evidence("compute instances", "none", "nvidia-smi -L"),
             ),
-            remedy=f"sudo nvidia-smi -i {gpu.index} -mig 0    (the whole GPU), or "
-            f"sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C    (one instance that takes all of it)",
+            remedy=f"sudo nvidia-smi -i {gpu.index} -mig 0    # the whole GPU; or one instance that "
+            f"takes all of it: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C",
         )
 
 
@@ -76,7 +76,7 @@ def check_compute_mode(facts: Facts) -> Iterator[Finding]:
                 Evidence("compute mode", name, "nvidia-smi --query-gpu=index,compute_mode --format=csv"),
                 *map(held_by, inside),
             ),
-            remedy=f"sudo nvidia-smi -i {gpu.index} -c DEFAULT    (a cluster: ask the scheduler for a GPU)",
+            remedy=f"sudo nvidia-smi -i {gpu.index} -c DEFAULT    # a cluster: ask the scheduler for a GPU",
         )
 
 
@@ -161,5 +161,5 @@ def check_profiling_permitted(facts: Facts) -> Iterator[Finding]:
             Evidence("profiler", f"{profilers[0].name} {profilers[0].version}", profilers[0].location),
         ),
         remedy="echo 'options nvidia NVreg_RestrictProfilingToAdminUsers=0' | "
-        "sudo tee /etc/modprobe.d/nvidia-profiling.conf    then rebuild the initramfs and reboot",
+        "sudo tee /etc/modprobe.d/nvidia-profiling.conf    # then rebuild the initramfs and reboot",
     )

@@ -49,7 +49,7 @@ def _make_room(roomy: list[Gpu], holders: tuple[GpuProcess, ...]) -> str:
     if roomy:
         return f"export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={roomy[0].index}"
     pids = " ".join(str(p.pid) for p in holders if isinstance(p.name, str))
-    return f"kill {pids}    (if it is yours; else ask its user)" if pids else "sudo fuser -v /dev/nvidia*"
+    return f"kill {pids}    # if it is yours; else ask its user" if pids else "sudo fuser -v /dev/nvidia*"
 
 
 # --- faults -----------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def check_hardware_fault(facts: Facts) -> Iterator[Finding]:
                 *(Evidence(name, reason, "nvidia-smi -L") for name, reason in lost),
                 *(Evidence("kernel log", e.text, look) for e in events),
             ),
-            remedy="sudo poweroff    (a cold start; if it comes back, seat the card, check its power plugs)",
+            remedy="sudo poweroff    # a cold start; if it comes back, seat the card, check its power plugs",
         )
         return
     for address in dict.fromkeys(e.address for e in events):
@@ -119,7 +119,7 @@ def check_hardware_fault(facts: Facts) -> Iterator[Finding]:
             severity_here=severity,
             message=f"{name}: {'; '.join(map(_meaning, here))} (kernel log of this boot)",
             evidence=tuple(Evidence("kernel log", e.text, look) for e in here),
-            remedy="sudo reboot    (if it comes back: check seat, power and heat; sudo dcgmi diag -r 3)",
+            remedy="sudo reboot    # if it comes back: check seat, power and heat; sudo dcgmi diag -r 3",
         )
     if not events and isinstance(log, Unavailable):
         raise SkipError(log.reason)
@@ -186,8 +186,8 @@ def check_memory_errors(facts: Facts) -> Iterator[Finding]:
 
 def _after_memory_error(gpu: Gpu, *, resets: bool) -> str:
     if resets:
-        return f"sudo nvidia-smi --gpu-reset -i {gpu.index}    (nothing may use it then), or sudo reboot"
-    return "sudo nvidia-bug-report.sh    (for the vendor, who replaces the card)"
+        return f"sudo nvidia-smi --gpu-reset -i {gpu.index}    # nothing may use it then; or sudo reboot"
+    return "sudo nvidia-bug-report.sh    # for the vendor, who replaces the card"
 
 
 def _count(value: int | Unavailable) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envdoctor.checks.installing import Remedy, conda_install, pip_install
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_cuda_version,
@@ -11,7 +12,6 @@ from envdoctor.checks.machine import (
     silent_driver,
     title,
 )
-from envdoctor.checks.packages import pip_install
 from envdoctor.facts.loader import Process, RecordedView
 from envdoctor.facts.loader_model import Lookup, Rule
 from envdoctor.facts.model import Facts, Framework, ProbeFailure, Unavailable, known
@@ -26,6 +26,14 @@ from envdoctor.shell import quoted
 _FAMILIES = {
     "HST001": ("libc.so.6", "libm.so.6"),
     "HST002": ("libstdc++.so.6",),
+}
+# The GCC that brought them (libstdc++ manual, ABI policy); all before come with 12.
+_GCC_OF = {
+    "GLIBCXX_3.4.31": "13.1",
+    "CXXABI_1.3.14": "13.1",
+    "GLIBCXX_3.4.32": "13.2",
+    "GLIBCXX_3.4.33": "14.1",
+    "CXXABI_1.3.15": "14.1",
 }
 # The first releases whose PyPI wheels are compiled with AVX: tensorflow/tensorflow#17411, jax-ml/jax#6671.
 # PyTorch's wheels choose their kernels at run time.
@@ -100,6 +108,11 @@ def _too_old(
     )
     name = "glibc" if code == "HST001" else "libstdc++"
     better = () if code == "HST001" else _newer_copies(lookup, missing, facts)
+    cure = (
+        _newer_glibc(framework, facts)
+        if code == "HST001"
+        else _newer_libstdcxx(lookup, newest, better, facts)
+    )
     return Finding(
         code=code,
         subject=lookup.name,
@@ -112,9 +125,8 @@ def _too_old(
             Evidence("it defines up to", offers, f"readelf -V {quoted(lookup.real)} | grep {family}"),
             *(Evidence("new enough", path, f"readelf -V {quoted(path)}") for path in better),
         ),
-        remedy=_newer_glibc(framework, facts)
-        if code == "HST001"
-        else _newer_libstdcxx(lookup, better, facts),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -129,28 +141,34 @@ def _newer_copies(lookup: Lookup, missing: dict[str, str], facts: Facts) -> tupl
     )
 
 
-def _newer_glibc(framework: Framework, facts: Facts) -> str:
+def _newer_glibc(framework: Framework, facts: Facts) -> Remedy:
     """Pip chooses wheels by the system's glibc: what does not fit came around it."""
     again = pip_install(
         known(facts.interpreter), "--force-reinstall", "--only-binary", ":all:", framework.distribution
     )
-    return f"{again}    (a wheel for this glibc; where there is none: a newer distribution, or a container)"
+    known_to_exist = "a wheel for this glibc; where there is none: a newer distribution, or a container"
+    return Remedy((again,)).only_said(known_to_exist)
 
 
-def _newer_libstdcxx(lookup: Lookup, better: tuple[str, ...], facts: Facts) -> str:
+def _newer_libstdcxx(lookup: Lookup, newest: str, better: tuple[str, ...], facts: Facts) -> Remedy:
     if lookup.rule is Rule.LD_LIBRARY_PATH:
         directory = lookup.path.rpartition("/")[0]
         entries = facts.environment.get("LD_LIBRARY_PATH", "").split(":")
         rest = [e for e in entries if e and e.rstrip("/") != directory.rstrip("/")]
-        return f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH"
+        return Remedy(
+            words=f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH"
+        )
+    package = f"libstdcxx-ng>={_GCC_OF.get(newest, '12')}"
     interpreter = known(facts.interpreter)
     if interpreter.kind == "conda" and lookup.real.startswith(f"{interpreter.prefix}/"):
-        return f"conda install -p {quoted(interpreter.prefix)} -c conda-forge 'libstdcxx-ng>=12'"
+        return conda_install(interpreter, package)
     if better:
-        return f"export LD_PRELOAD={quoted(better[0])}    (or upgrade {lookup.path}'s package)"
+        return Remedy(words=f"export LD_PRELOAD={quoted(better[0])}    # or upgrade {lookup.path}'s package")
     if {"debian", "ubuntu"} & {facts.host.os_id, *facts.host.os_like}:
-        return "sudo apt-get install --only-upgrade libstdc++6    (or a newer distribution, or conda)"
-    return "conda install -c conda-forge 'libstdcxx-ng>=12'    (or a newer distribution)"
+        return Remedy(
+            words="sudo apt-get install --only-upgrade libstdc++6    # or a newer distribution, or conda"
+        )
+    return Remedy(words=f"conda install -c conda-forge {quoted(package)}    # or a newer distribution")
 
 
 def _why(lookup: Lookup, facts: Facts) -> str:
@@ -203,9 +221,9 @@ def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
             remedy="give the guest the host's CPU model (QEMU: -cpu host; libvirt: host-passthrough; "
             "Proxmox: type host) and restart it"
             if guest
-            else "conda install -c conda-forge tensorflow    (built without AVX)"
+            else "conda install -c conda-forge tensorflow    # built without AVX"
             if framework.name == "tensorflow"
-            else "conda install -c conda-forge jax    (or build jaxlib from source)",
+            else "conda install -c conda-forge jax    # or build jaxlib from source",
         )
 
 
@@ -286,12 +304,12 @@ def _refusal(boot: SecureBoot) -> str:
 def _enrol(facts: Facts) -> str:
     family = {facts.host.os_id, *facts.host.os_like}
     if "ubuntu" in family:
-        return "sudo update-secureboot-policy --enroll-key && sudo reboot    (then: Enroll MOK)"
+        return "sudo update-secureboot-policy --enroll-key && sudo reboot    # then: Enroll MOK"
     if "debian" in family:
-        return "sudo mokutil --import /var/lib/dkms/mok.pub && sudo reboot    (then: Enroll MOK)"
+        return "sudo mokutil --import /var/lib/dkms/mok.pub && sudo reboot    # then: Enroll MOK"
     if "fedora" in family:
         return (
-            "sudo mokutil --import /etc/pki/akmods/certs/public_key.der && sudo reboot    (then: Enroll MOK)"
+            "sudo mokutil --import /etc/pki/akmods/certs/public_key.der && sudo reboot    # then: Enroll MOK"
         )
     return "sign the module and enrol its key (mokutil --import), or switch Secure Boot off in the firmware"
 
@@ -316,7 +334,7 @@ def check_cuinit_after_suspend(facts: Facts) -> Iterator[Finding]:
         remedy="on the host: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm"
         if facts.host.container
         else "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm    "
-        "(stop what uses the GPU first: sudo fuser -v /dev/nvidia-uvm)",
+        "# stop what uses the GPU first: sudo fuser -v /dev/nvidia-uvm",
     )
 
 

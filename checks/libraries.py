@@ -14,6 +14,7 @@ from envdoctor.facts.model import Facts
 from envdoctor.finding import Evidence, Finding, Unknown
 from envdoctor.resolution import DRIVER_SONAME, Candidate, FrameworkLibraries, Need
 from envdoctor.shell import quoted
+from envdoctor.versions import owning_wheel
 
 # cuDNN's own package without the precompiled engines ("jit") is complete without the others.
 ESSENTIAL_PARTS = ("_graph", "_ops", "_cnn", "_adv", "_infer")
@@ -59,6 +60,7 @@ def _parts_of_cudnn(libraries: FrameworkLibraries, facts: Facts) -> Iterator[Fin
     if leaves:
         first = next(iter(leaves.values()))
         missing = ", ".join(leaves)
+        cure = install(libraries.framework, [need], facts)
         yield Finding(
             code="LIB008",
             subject=missing,
@@ -67,7 +69,8 @@ def _parts_of_cudnn(libraries: FrameworkLibraries, facts: Facts) -> Iterator[Fin
             message=f"{need.soname} is found, but {missing}, which it opens when it is first used, "
             f"{'is' if len(leaves) == 1 else 'are'} not: convolutions fail",
             evidence=(Evidence("cuDNN", need.lookup.path, why(need.lookup, facts)), *looked(first)),
-            remedy=install(libraries.framework, [need], facts),
+            remedy=cure.text,
+            commands=cure.commands,
         )
 
 
@@ -115,6 +118,7 @@ def check_tensorrt(facts: Facts) -> Iterator[Finding]:
 
 def _missing(code: str, needs: list[Need], libraries: FrameworkLibraries, facts: Facts) -> Finding:
     framework = libraries.framework
+    cure = install(framework, needs, facts)
     nothing = "cuDNN is" if code == "CDN001" else f"{names(needs)} {_is(needs)}"
     return Finding(
         code=code,
@@ -124,7 +128,8 @@ def _missing(code: str, needs: list[Need], libraries: FrameworkLibraries, facts:
         + (f"`import {framework.name}` fails without" if _linked(needs) else f"{title(framework)} needs")
         + f" {'it' if len(needs) == 1 else 'them'}",
         evidence=_asked(needs),
-        remedy=install(framework, needs, facts),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -144,6 +149,7 @@ def _elsewhere(code: str, needs: list[Need], libraries: FrameworkLibraries, _: F
 
 def _other_version(code: str, needs: list[Need], libraries: FrameworkLibraries, facts: Facts) -> Finding:
     there = "; ".join(_best(n, exact=False).path for n in needs)
+    cure = install(libraries.framework, needs, facts)
     return Finding(
         code=code,
         subject=names(needs),
@@ -153,8 +159,10 @@ def _other_version(code: str, needs: list[Need], libraries: FrameworkLibraries, 
             *_asked(needs),
             *(Evidence("installed", c.path, c.kind) for n in needs for c in n.candidates if not c.problem),
         ),
-        remedy=install(libraries.framework, needs, facts)
-        + "    (a link to the other version may do: envdoctor fix --allow-risky)",
+        remedy=cure.remarked(
+            "a link to the other version may do: envdoctor fix --dry-run --allow-risky"
+        ).text,
+        commands=cure.commands,
     )
 
 
@@ -165,6 +173,7 @@ def _broken_link(code: str, needs: list[Need], libraries: FrameworkLibraries, fa
         for a in n.lookup.attempts
         if a.outcome.startswith(("dangling", "link loop"))
     ] or [(c.path, c.problem) for n in needs for c in n.candidates if c.problem]
+    cure = install(libraries.framework, needs, facts)
     return Finding(
         code=code,
         subject=names(needs),
@@ -174,7 +183,8 @@ def _broken_link(code: str, needs: list[Need], libraries: FrameworkLibraries, fa
             *(Evidence("link", f"{path}: {outcome}", f"ls -lL {quoted(path)}") for path, outcome in broken),
             *_asked(needs),
         ),
-        remedy=install(libraries.framework, needs, facts),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -182,13 +192,17 @@ def _unusable(code: str, needs: list[Need], libraries: FrameworkLibraries, facts
     bad = [f for n in needs for f in _unusable_files(n.lookup)] or [
         (c.path, c.problem) for n in needs for c in n.candidates if c.problem
     ]
+    cure = install(libraries.framework, needs, facts)
+    if not all(owning_wheel(path, facts) for path, _ in bad):
+        cure = cure.only_said()  # the file itself stays where it is
     return Finding(
         code=code,
         subject=names(needs),
         framework=libraries.framework.name,
         message=f"{bad[0][0]} cannot be loaded: {bad[0][1]}",
         evidence=tuple(Evidence(path, reason, f"file -L {quoted(path)}") for path, reason in bad),
-        remedy=install(libraries.framework, needs, facts),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -196,6 +210,7 @@ def _transitive(code: str, needs: list[Need], libraries: FrameworkLibraries, fac
     leaves = {n.lookup.failures[0].name: n.lookup.failures[0] for n in needs}
     first = next(iter(leaves.values()))
     missing = ", ".join(leaves)
+    cure = install(libraries.framework, needs, facts)
     return Finding(
         code=code,
         subject=missing,
@@ -206,7 +221,8 @@ def _transitive(code: str, needs: list[Need], libraries: FrameworkLibraries, fac
             Evidence("needed by", first.requester, f"readelf -d {quoted(first.requester)} | grep NEEDED"),
             *looked(first)[1:],
         ),
-        remedy=install(libraries.framework, needs, facts),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 

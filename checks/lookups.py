@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from envdoctor.checks.installing import install_command
+from envdoctor.checks.installing import Remedy, requirement
+from envdoctor.checks.installing import install as install_packages
 from envdoctor.checks.machine import cuda_frameworks, require_gpu_wanted
+from envdoctor.dependencies import dependencies
 from envdoctor.facts.loader_model import Lookup, Rule, stem
-from envdoctor.facts.model import Distribution, Facts, Framework, Packages
+from envdoctor.facts.model import Distribution, Facts, Framework, Packages, known
 from envdoctor.finding import Evidence, SkipError
 from envdoctor.knowledge.frameworks import pytorch_release, tensorflow_release
 from envdoctor.knowledge.loading import release_key
@@ -75,20 +77,30 @@ def looked(lookup: Lookup, *, linked: bool = False) -> tuple[Evidence, ...]:
     )
 
 
-def install(framework: Framework, needs: Sequence[Need], facts: Facts) -> str:
+def install(framework: Framework, needs: Sequence[Need], facts: Facts) -> Remedy:
     """What brings the libraries: the wheels that lost them, the framework's own extra, or the toolkit."""
     broken = _wheels_without(needs, framework, facts)
     if broken:
-        commands = install_command(facts, *(f"{d.name}=={d.version}" for d in broken))
-        return commands.replace(" install ", " install --force-reinstall --no-deps ", 1)
+        return install_packages(facts, *(f"{d.name}=={d.version}" for d in broken), again=True)
     version = framework.version.partition("+")[0]
     if framework.name == "tensorflow" and release_key(version) >= (2, 14):
-        return install_command(facts, f"tensorflow[and-cuda]=={version}")
+        return install_packages(facts, f"tensorflow[and-cuda]=={version}")
     if framework.name == "torch":
-        return install_command(facts, f"torch=={version}")
+        return install_packages(facts, f"torch=={version}")
     if framework.name == "jax" and framework.distribution == "jax":
-        return install_command(facts, f"jax[cuda{framework.cuda_version}]=={version}")
-    return _from_toolkit(framework, needs, facts)
+        return install_packages(facts, f"jax[cuda{framework.cuda_version}]=={version}")
+    return Remedy(words=_from_toolkit(framework, needs, facts))
+
+
+def wheel_requirement(name: str, framework: Framework, facts: Facts) -> str:
+    """An NVIDIA wheel as the framework's own METADATA asks for it; "" where it does not."""
+    if isinstance(facts.packages, Packages):
+        for distribution in facts.packages.named(framework.distribution):
+            asked = dependencies(distribution, facts, known(facts.interpreter), (name,))
+            found = next((d.specifier for d in asked if d.name == name and d.specifier), "")
+            if found:
+                return requirement(name, found)
+    return ""
 
 
 def _wheels_without(needs: Sequence[Need], framework: Framework, facts: Facts) -> list[Distribution]:

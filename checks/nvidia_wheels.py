@@ -8,11 +8,20 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.installing import conda_owns, install_command
+from envdoctor.checks.installing import (
+    Remedy,
+    conda_forget,
+    conda_owns,
+    exchange,
+    install,
+    pasted,
+    requirement,
+)
 from envdoctor.checks.machine import title
 from envdoctor.dependencies import allows, below, bounds, dependencies
 from envdoctor.facts.loader_model import Lookup
 from envdoctor.facts.model import Distribution, Facts, Unavailable, known
+from envdoctor.facts.model_packages import CondaPackage
 from envdoctor.finding import Evidence, Finding, SkipError
 from envdoctor.knowledge.providers import soname_providers
 from envdoctor.knowledge.tables import release_key
@@ -75,6 +84,7 @@ def _outside(
     wheel, specifier = group[0]
     others = f", and {len(group) - 1} more are outside too" if len(group) > 1 else ""
     newer = severity is Severity.NOTE and not below(specifier, wheel.version)
+    cure = install(facts, *(requirement(w.name, s) for w, s in group))
     return Finding(
         code="PKG009",
         subject=", ".join(w.name for w, _ in group),
@@ -85,7 +95,8 @@ def _outside(
         evidence=tuple(
             Evidence(w.name, f"{w.version}; asked for {s}", f"METADATA of {asked.source}") for w, s in group
         ),
-        remedy=install_command(facts, *(f"{w.name}{s}" for w, s in group)),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -113,6 +124,10 @@ def _side_by_side(wheels: dict[str, Distribution], facts: Facts) -> Iterator[Fin
                 frameworks = [a for a in _asked(facts) if one.name in a.wheels or other.name in a.wheels]
                 keep = other if any(other.name in a.wheels for a in frameworks) else one
                 drop = one if keep is other else other
+                if len({m for a in frameworks for m in a.majors}) > 1:
+                    cure = Remedy(words="one environment for each framework")
+                else:
+                    cure = exchange(facts, [drop.name], f"{keep.name}=={keep.version}", again=True)
                 yield Finding(
                     code="PKG009",
                     subject=one.name,
@@ -126,10 +141,8 @@ def _side_by_side(wheels: dict[str, Distribution], facts: Facts) -> Iterator[Fin
                             for a in frameworks
                         ),
                     ),
-                    remedy="one environment for each framework"
-                    if len({m for a in frameworks for m in a.majors}) > 1
-                    else f"{quoted(known(facts.interpreter).executable)} -m pip uninstall -y {drop.name} && "
-                    f"{install_command(facts, f'{keep.name}=={keep.version}')} --force-reinstall --no-deps",
+                    remedy=cure.text,
+                    commands=cure.commands,
                 )
 
 
@@ -182,6 +195,7 @@ def check_pip_conda_mix(facts: Facts) -> Iterator[Finding]:
     if not majors or majors & set(pip.values()):
         return
     first = next(iter(pip))
+    cure = _one_source(conda, [w.name for w in pip], facts)
     yield Finding(
         code="PKG011",
         subject=interpreter.prefix,
@@ -191,9 +205,21 @@ def check_pip_conda_mix(facts: Facts) -> Iterator[Finding]:
             *(Evidence("conda", f"{c.name} {c.version}", f"conda list {c.name}") for c in conda),
             Evidence("pip", f"{first.name} {first.version}", first.location),
         ),
-        remedy=f"conda remove -p {quoted(interpreter.prefix)} --force "
-        + " ".join(quoted(c.name) for c in conda)
-        + "    (where the framework is pip's; else uninstall the nvidia-* wheels)",
+        remedy=cure.text,
+        commands=cure.commands,
+    )
+
+
+def _one_source(conda: list[CondaPackage], wheels: list[str], facts: Facts) -> Remedy:
+    """CUDA from whom the frameworks are from, where that is one."""
+    forget = conda_forget(known(facts.interpreter), *(c.name for c in conda))
+    owned = {conda_owns(f.distribution or f.name, known(facts.packages)) for f in known(facts.frameworks)}
+    if owned == {False}:
+        return Remedy((forget,))
+    if owned == {True}:
+        return exchange(facts, wheels)
+    return Remedy(
+        words=f"{pasted([forget])}    # where the framework is pip's; else uninstall the nvidia-* wheels"
     )
 
 

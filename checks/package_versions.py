@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.installing import conda_owns, install_command
+from envdoctor.checks.installing import Remedy, conda_owns, install, requirement
 from envdoctor.checks.machine import title
-from envdoctor.dependencies import allows, asked_of, below, imported
+from envdoctor.dependencies import allows, asked_of, below, bounds, imported
 from envdoctor.facts.model import Distribution, Facts, Packages, known
 from envdoctor.finding import Evidence, Finding, SkipError, Unknown
 from envdoctor.knowledge.tables import release_key
@@ -27,6 +27,9 @@ TAKES_NUMPY_2 = {
     "h5py": (3, 11),
     "ml-dtypes": (0, 4),
 }
+# The last releases of the old series, by PyPI; each has a wheel for every Python that meets it here.
+LAST_NUMPY_1 = ("1.26.4",)
+LAST_PROTOBUF_3 = ("3.20.3", "3.19.6")
 LEGACY_KERAS = {"true", "True", "1"}  # tensorflow/python/util/lazy_loader.py compares with exactly these
 
 
@@ -51,7 +54,7 @@ def check_numpy(facts: Facts) -> Iterator[Finding | Unknown]:
                 f"{_named(framework, distribution)} was compiled for NumPy 1 and {breaks}: "
                 f"NumPy {numpy.version} is installed",
                 (Evidence("asked for", asked or "nothing", f"METADATA of {distribution.name}"),),
-                install_command(facts, "numpy<2"),
+                install(facts, _last_of(LAST_NUMPY_1, "numpy", "<2", asked)),
                 Severity.WARNING if framework == "torch" else None,
             )
         elif asked and allows(asked, numpy.version) is False:
@@ -74,6 +77,9 @@ def _compiled_for_numpy_1(facts: Facts) -> Iterator[Finding]:
             first = TAKES_NUMPY_2[name]
             if found is None or release_key(found.version) >= first or conda_owns(name, packages):
                 continue
+            asked = asked_of(name, user, facts, known(facts.interpreter))
+            enough = any(release_key(bound) >= first for bound in bounds(asked))
+            wanted = asked if enough else ",".join(s for s in (asked, f">={_dotted(first)}") if s)
             yield _finding(
                 "PKG005",
                 framework,
@@ -81,7 +87,7 @@ def _compiled_for_numpy_1(facts: Facts) -> Iterator[Finding]:
                 f"{found.name} {found.version}, which {_named(framework, user)} imports, "
                 f"was compiled for NumPy 1: NumPy {numpy.version} is installed",
                 (Evidence(found.name, found.version, found.location),),
-                install_command(facts, asked_requirement(name, user, facts) or f"{name}>={_dotted(first)}"),
+                install(facts, requirement(name, wanted)),
             )
 
 
@@ -110,7 +116,7 @@ def check_protobuf(facts: Facts) -> Iterator[Finding | Unknown]:
                 f"protobuf {protobuf.version} does not take the generated code of "
                 f'{_named(framework, distribution)}: "Descriptors cannot be created directly"',
                 (Evidence("asked for", asked or "any", f"METADATA of {distribution.name}"),),
-                install_command(facts, "protobuf<3.21"),
+                install(facts, _last_of(LAST_PROTOBUF_3, "protobuf", "<3.21", asked)),
             )
         elif asked and not old and allows(asked, protobuf.version) is False:
             # Older than the generated code: protobuf itself raises an error (measured: 2.21 with 5.29);
@@ -156,7 +162,7 @@ def _tf_keras(tensorflow: Distribution, facts: Facts) -> Iterator[Finding]:
     found = known(facts.packages).named("tf-keras")
     minor = ".".join(tensorflow.version.split(".")[:2])
     variable = Evidence("TF_USE_LEGACY_KERAS", facts.environment["TF_USE_LEGACY_KERAS"], "env | grep KERAS")
-    remedy = install_command(facts, f"tf-keras~={minor}.0")
+    cure = install(facts, f"tf-keras~={minor}.0")  # 2.20 began with 2.20.1
     if not found:
         yield Finding(
             code="PKG007",
@@ -164,7 +170,8 @@ def _tf_keras(tensorflow: Distribution, facts: Facts) -> Iterator[Finding]:
             framework="tensorflow",
             message="TF_USE_LEGACY_KERAS asks for tf-keras, which is not installed: tf.keras is unusable",
             evidence=(variable, Evidence("tf-keras", "not installed", tensorflow.location)),
-            remedy=f"{remedy}    (or: unset TF_USE_LEGACY_KERAS)",
+            remedy=cure.remarked("or: unset TF_USE_LEGACY_KERAS").text,
+            commands=cure.commands,
         )
         return
     asked = asked_of("tensorflow", found[0], facts, known(facts.interpreter))
@@ -176,14 +183,16 @@ def _tf_keras(tensorflow: Distribution, facts: Facts) -> Iterator[Finding]:
             severity_here=Severity.WARNING,
             message=f"tf-keras {found[0].version} is for TensorFlow {asked}, not for {tensorflow.version}",
             evidence=(variable, Evidence("tf-keras", found[0].version, found[0].location)),
-            remedy=remedy,
+            remedy=cure.text,
+            commands=cure.commands,
         )
 
 
-def asked_requirement(name: str, distribution: Distribution, facts: Facts) -> str:
-    """As a distribution asks for it: "numpy<2.0.0,>=1.23.5"; "" where it does not."""
-    asked = asked_of(name, distribution, facts, known(facts.interpreter))
-    return f"{name}{asked}" if asked else ""
+def _last_of(known_last: tuple[str, ...], name: str, below_that: str, asked: str) -> str:
+    """The last release of an old series, where its own metadata lets a framework have it; else a range."""
+    fitting = (version for version in known_last if not asked or allows(asked, version))
+    version = next(fitting, "")
+    return f"{name}=={version}" if version else f"{name}{','.join(s for s in (asked, below_that) if s)}"
 
 
 def _out_of_range(
@@ -201,7 +210,7 @@ def _out_of_range(
         found,
         f"{_named(framework, distribution)} asks for {found.name} {asked}; {found.version} is installed",
         (Evidence("asked for", f"{found.name} {asked}", f"METADATA of {distribution.name}"),),
-        install_command(facts, f"{found.name}{asked}"),
+        install(facts, requirement(found.name, asked)),
         severity,
     )
 
@@ -212,7 +221,7 @@ def _finding(
     found: Distribution,
     message: str,
     evidence: tuple[Evidence, ...],
-    remedy: str,
+    cure: Remedy,
     severity: Severity | None = None,
 ) -> Finding:
     return Finding(
@@ -222,7 +231,8 @@ def _finding(
         severity_here=severity,
         message=message,
         evidence=(Evidence(found.name, found.version, found.location), *evidence),
-        remedy=remedy,
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 

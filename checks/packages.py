@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
-from envdoctor.checks.installing import CONDA_NAMES, install_command, other_python, uninstall_command
-from envdoctor.checks.installing import pip_install as pip_install  # noqa: PLC0414  others take it from here
+from envdoctor.checks.installing import (
+    CONDA_NAMES,
+    Remedy,
+    conda_forget,
+    exchange,
+    install,
+    other_python,
+    tensorflow_requirement,
+)
 from envdoctor.checks.machine import driver_cuda_version, gpu_wanted, require_gpu_wanted, title
 from envdoctor.dependencies import allows, parse
 from envdoctor.facts.model import (
@@ -68,14 +75,15 @@ def check_framework_not_installed(facts: Facts) -> Iterator[Finding]:
         )
         return
     floor = driver_floor(release.cuda)
-    extra = "[and-cuda]" if gpu_wanted(facts) and release_key(release.tensorflow) >= (2, 14) else ""
+    cure = install(facts, tensorflow_requirement(release, cuda=gpu_wanted(facts)))
     yield Finding(
         code="PKG001",
         subject="framework",
         message=f"{nothing}; TensorFlow {release.tensorflow} would need "
         f"driver {floor.floor if floor else '?'} or newer and brings CUDA {release.cuda}",
         evidence=(looked,),
-        remedy=install_command(facts, f"tensorflow{extra}=={release.tensorflow}.*"),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -111,7 +119,10 @@ def check_stub_package(facts: Facts) -> Iterator[Finding]:
     interpreter = known(facts.interpreter)
     stubs = [d for d in packages.named("tensorflow-gpu") if release_key(d.version) >= FIRST_STUB]
     tensorflow = any(f.name == "tensorflow" for f in known(facts.frameworks))
+    release = _release_for(interpreter) or newest_tensorflow()
+    wanted = tensorflow_requirement(release, cuda=True)
     if stubs and not tensorflow:
+        cure = exchange(facts, ["tensorflow-gpu"], wanted)
         yield Finding(
             code="PKG003",
             subject="tensorflow-gpu",
@@ -121,8 +132,8 @@ def check_stub_package(facts: Facts) -> Iterator[Finding]:
                 Evidence("tensorflow-gpu", stubs[0].version, stubs[0].location),
                 Evidence("tensorflow", "no such package", f"ls -d {quoted(stubs[0].location)}/tensorflow"),
             ),
-            remedy=f"{uninstall_command(facts, 'tensorflow-gpu')} && "
-            + install_command(facts, _tensorflow_with_cuda(_release_for(interpreter))),
+            remedy=cure.text,
+            commands=cure.commands,
         )
     if packages.named("tensorflow-gpu"):
         return
@@ -137,8 +148,7 @@ def check_stub_package(facts: Facts) -> Iterator[Finding]:
                 message=f"{distribution.name} {distribution.version} requires tensorflow-gpu, "
                 "whose releases since 2.12 are empty packages that fail to install",
                 evidence=(Evidence("Requires-Dist", line, f"METADATA of {distribution.name}"),),
-                remedy=install_command(facts, _tensorflow_with_cuda(_release_for(interpreter)))
-                + f"    ({distribution.name} itself with --no-deps)",
+                remedy=install(facts, wanted).only_said(f"{distribution.name} itself with --no-deps").text,
             )
 
 
@@ -165,8 +175,7 @@ def _beside(framework: str, owners: list[Distribution], facts: Facts) -> Iterato
     same = {d.name for d in owners} == {"tensorflow", "tensorflow-gpu"} and len(
         {d.version for d in owners}
     ) == 1
-    wanted = _kept(owners, facts)
-    names = sorted({d.name for d in owners})
+    cure = exchange(facts, sorted({d.name for d in owners}), _kept(owners, facts))
     yield Finding(
         code="PKG004",
         subject=framework,
@@ -181,7 +190,8 @@ def _beside(framework: str, owners: list[Distribution], facts: Facts) -> Iterato
         evidence=tuple(
             Evidence(d.name, d.version, f"ls -d {quoted(d.location)}/*.dist-info") for d in owners
         ),
-        remedy=f"{uninstall_command(facts, *names)} && {install_command(facts, wanted)}",
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -222,14 +232,17 @@ def _over_conda(framework: str, distribution: Distribution, facts: Facts) -> Ite
     record = next(
         (c for c in known(facts.packages).conda if c.name in CONDA_NAMES.get(framework, (framework,))), None
     )
-    prefix = known(facts.interpreter).prefix.rstrip("/") + "/"
+    interpreter = known(facts.interpreter)
     if (
         record is None
         or distribution.installer in {"", "conda"}
         or record.version == distribution.version
-        or not distribution.location.startswith(prefix)
+        or not distribution.location.startswith(interpreter.prefix.rstrip("/") + "/")
     ):
         return
+    # conda removes what stands under the names of its own files, and these are pip's by now.
+    back = install(facts, f"{distribution.name}=={distribution.version}", again=True)
+    cure = Remedy((conda_forget(interpreter, record.name), *back.commands))
     yield Finding(
         code="PKG004",
         subject=framework,
@@ -243,7 +256,8 @@ def _over_conda(framework: str, distribution: Distribution, facts: Facts) -> Ite
                 distribution.installer, f"{distribution.name} {distribution.version}", distribution.location
             ),
         ),
-        remedy=f"conda remove -p {quoted(prefix[:-1])} --force {quoted(record.name)}",
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
@@ -254,6 +268,7 @@ def check_cpu_only_build(facts: Facts) -> Iterator[Finding | Unknown]:
         if not isinstance(framework.cuda_build, bool):
             yield Unknown("PKG002", framework.cuda_build.reason)
         elif not framework.cuda_build:
+            cure = _gpu_build(framework, facts)
             yield Finding(
                 code="PKG002",
                 subject=framework.distribution,
@@ -262,27 +277,25 @@ def check_cpu_only_build(facts: Facts) -> Iterator[Finding | Unknown]:
                 severity_here=Severity.NOTE if framework.name == "jax" and others - {"jax"} else None,
                 message=f"{title(framework)} ({framework.distribution}) is built for the CPU only",
                 evidence=(Evidence("is_cuda_build", "False", framework.source),),
-                remedy=_gpu_build(framework, facts),
+                remedy=cure.text,
+                commands=cure.commands,
             )
 
 
-def _gpu_build(framework: Framework, facts: Facts) -> str:
+def _gpu_build(framework: Framework, facts: Facts) -> Remedy:
     machine = facts.host.machine
     version = framework.version.partition("+")[0]
     if framework.name == "torch":
-        install = install_command(facts, f"torch=={version}")
-        return f"{uninstall_command(facts, 'torch')} && {install}"
+        return exchange(facts, ["torch"], f"torch=={version}")
     if framework.name == "jax":
         served = release_key(driver_cuda_version(facts))
-        return install_command(facts, f"jax[cuda{13 if served[:1] >= (13,) else 12}]=={version}")
+        return install(facts, f"jax[cuda{13 if served[:1] >= (13,) else 12}]=={version}")
     if machine != "x86_64":
-        return f"PyPI has no GPU build of TensorFlow for {machine}; NVIDIA's containers do"
+        return Remedy(words=f"PyPI has no GPU build of TensorFlow for {machine}; NVIDIA's containers do")
     key = release_key(version)
     name = "tensorflow-gpu" if key < (2, 1) else "tensorflow[and-cuda]" if key >= (2, 14) else "tensorflow"
-    install = install_command(facts, f"{name}=={version}")
-    if framework.distribution == name.partition("[")[0]:
-        return install
-    return f"{uninstall_command(facts, framework.distribution)} && {install}"
+    same = framework.distribution == name.partition("[")[0]
+    return exchange(facts, [] if same else [framework.distribution], f"{name}=={version}")
 
 
 def _owners(here: list[Distribution]) -> list[Distribution]:
@@ -327,10 +340,3 @@ def _release_for(interpreter: Interpreter) -> TensorFlowRelease | None:
 
 def _minor(interpreter: Interpreter) -> str:
     return ".".join(interpreter.version.split(".")[:2])
-
-
-def _tensorflow_with_cuda(release: TensorFlowRelease | None) -> str:
-    if release is None:
-        return "tensorflow[and-cuda]"
-    extra = "[and-cuda]" if release_key(release.tensorflow) >= (2, 14) else ""
-    return f"tensorflow{extra}=={release.tensorflow}.*"

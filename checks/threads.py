@@ -87,7 +87,7 @@ def _no_room(limit: ThreadLimit, used: int, pools: dict[str, int]) -> Finding:
             Evidence("in use", str(used), "ps -eLf | wc -l"),
         ),
         remedy="export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 "
-        "TF_NUM_INTEROP_THREADS=1    (or raise the limit: ulimit -u, docker run --pids-limit, TasksMax)",
+        "TF_NUM_INTEROP_THREADS=1    # or raise the limit: ulimit -u, docker run --pids-limit, TasksMax",
     )
 
 

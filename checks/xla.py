@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.installing import Remedy, conda_install, install
+from envdoctor.checks.lookups import wheel_requirement
 from envdoctor.checks.machine import cuda_frameworks, gpus, require_gpu_wanted, title
-from envdoctor.checks.packages import pip_install
+from envdoctor.dependencies import allows
 from envdoctor.facts.model import Facts, Framework, Interpreter, Packages, Unavailable, known
 from envdoctor.facts.model_xla import Ptxas, Toolkit, XlaSearch
 from envdoctor.finding import Evidence, Finding, SkipError, Unknown
+from envdoctor.knowledge.capabilities import compute_capability
 from envdoctor.knowledge.loading import release_key
 from envdoctor.knowledge.xla_search import LIBDEVICE_DIRECTORY, LIBDEVICE_FILE, PTXAS_FILE, ptxas_problem
 from envdoctor.shell import quoted
@@ -38,6 +41,7 @@ def check_libdevice(facts: Facts) -> Iterator[Finding | Unknown]:
             yield Unknown("XLA001", why.reason if isinstance(why, Unavailable) else "")
             continue
         have = _nearest_toolkit(facts, framework, lambda t: t.libdevice)
+        cure = Remedy(words=_name_data_dir(facts, have.path)) if have else _get_nvcc(facts, framework)
         yield Finding(
             code="XLA001",
             subject="libdevice.10.bc",
@@ -51,7 +55,8 @@ def check_libdevice(facts: Facts) -> Iterator[Finding | Unknown]:
             )
             + (f"; it is in {have.path}" if have else ""),
             evidence=_looked_in(search, LIBDEVICE_FILE),
-            remedy=_name_data_dir(facts, have.path) if have else _get_nvcc(facts, framework),
+            remedy=cure.text,
+            commands=cure.commands,
         )
 
 
@@ -66,11 +71,13 @@ def check_ptxas(facts: Facts) -> Iterator[Finding]:
         have = _nearest_toolkit(facts, framework, lambda t: t.ptxas is not None and t.ptxas.executable)
         if tools:
             message = f"{tools[0].path} is there, and may not be executed"
-            remedy = f"chmod +x {quoted(tools[0].real)}    (where that does not help, it is mounted noexec)"
+            cure = Remedy(
+                words=f"chmod +x {quoted(tools[0].real)}    # where that does not help, it is mounted noexec"
+            )
         else:
             message = f"XLA of {title(framework)} finds no ptxas"
             message += f"; it is in {have.path}/bin" if have else ""
-            remedy = _name_data_dir(facts, have.path) if have else _get_nvcc(facts, framework)
+            cure = Remedy(words=_name_data_dir(facts, have.path)) if have else _get_nvcc(facts, framework)
         yield Finding(
             code="XLA002",
             subject="ptxas",
@@ -81,7 +88,8 @@ def check_ptxas(facts: Facts) -> Iterator[Finding]:
                 *_looked_in(search, PTXAS_FILE),
                 Evidence("PATH", facts.environment.get("PATH", ""), "type -a ptxas"),
             ),
-            remedy=remedy,
+            remedy=cure.text,
+            commands=cure.commands,
         )
 
 
@@ -141,6 +149,7 @@ def _knows_gpus(
 def _ptxas_finding(
     facts: Facts, framework: Framework, tools: list[Ptxas], problem: str, severity: Severity | None
 ) -> Finding:
+    cure = _newer_ptxas(facts, framework, tools)
     return Finding(
         code="XLA003",
         subject="ptxas",
@@ -158,17 +167,31 @@ def _ptxas_finding(
                 if isinstance(g.compute_capability, str)
             ),
         ),
-        remedy=_newer_ptxas(facts, framework, tools),
+        remedy=cure.text,
+        commands=cure.commands,
     )
 
 
-def _newer_ptxas(facts: Facts, framework: Framework, tools: list[Ptxas]) -> str:
+def _newer_ptxas(facts: Facts, framework: Framework, tools: list[Ptxas]) -> Remedy:
     here = [g.compute_capability for g in gpus(facts) if isinstance(g.compute_capability, str)]
     elsewhere = [t.ptxas for t in facts.xla.toolkits if t.ptxas and t.ptxas.executable]
     for tool in (*sorted(tools, key=_key, reverse=True), *sorted(elsewhere, key=_key, reverse=True)):
         if isinstance(tool.version, str) and not any(ptxas_problem(tool.version, c) for c in here or [""]):
-            return f'export PATH={quoted(tool.path.rpartition("/")[0])}:"$PATH"'
-    return _get_nvcc(facts, framework)
+            return Remedy(words=f'export PATH={quoted(tool.path.rpartition("/")[0])}:"$PATH"')
+    first = _first_cuda(framework, here)
+    if first and release_key(first)[:1] != release_key(framework.cuda_version)[:1]:
+        return Remedy(
+            words=f"use a release of {title(framework.name)} that is built for CUDA {first} or newer"
+        )
+    return _get_nvcc(facts, framework, first)
+
+
+def _first_cuda(framework: Framework, capabilities: list[str]) -> str:
+    """The first CUDA release whose ptxas serves these GPUs; "" where the build's own does."""
+    built = release_key(framework.cuda_version)[:2]
+    rows = (compute_capability(c) for c in capabilities)
+    newer = (r.first_cuda for r in rows if r and release_key(r.first_cuda) > built)
+    return max(newer, key=release_key, default="")
 
 
 def _key(tool: Ptxas) -> tuple[int, ...]:
@@ -289,19 +312,24 @@ def _export_flags(facts: Facts, flag: str) -> str:
     return f"export XLA_FLAGS={quoted(flags)}" if flags else "unset XLA_FLAGS"
 
 
-def _get_nvcc(facts: Facts, framework: Framework) -> str:
+def _get_nvcc(facts: Facts, framework: Framework, newer: str = "") -> Remedy:
+    """The compiler of the build's CUDA release, or of the one that is needed at least."""
     interpreter = facts.interpreter
-    minor = ".".join(framework.cuda_version.split(".")[:2])
+    minor = newer or ".".join(framework.cuda_version.split(".")[:2])
     if isinstance(interpreter, Interpreter) and interpreter.kind == "conda":
-        return f"conda install -p {quoted(interpreter.prefix)} -c nvidia cuda-nvcc={minor}"
+        return conda_install(interpreter, f"cuda-nvcc={minor}", channel="nvidia")
     if isinstance(interpreter, Interpreter) and framework.name == "jax":
         major = minor.split(".")[0]
-        return pip_install(interpreter, f"jax[cuda{major}]=={framework.version}")
+        return install(facts, f"jax[cuda{major}]=={framework.version}")
     if isinstance(interpreter, Interpreter) and release_key(framework.version)[:2] >= WHEEL_IS_SEARCHED:
         wheel = f"nvidia-cuda-nvcc-cu{minor.split('.')[0]}"
-        packages = facts.packages
-        here = isinstance(packages, Packages) and packages.named(wheel)
-        return pip_install(interpreter, *(["--upgrade", "--force-reinstall"] if here else []), wheel)
-    return (
-        f"install CUDA {minor}'s compiler (nvcc) in /usr/local/cuda-{minor}, and link /usr/local/cuda to it"
+        here = facts.packages.named(wheel) if isinstance(facts.packages, Packages) else ()
+        asked = "" if newer else wheel_requirement(wheel, framework, facts)
+        specifier = asked.removeprefix(wheel) or f">={minor},<{int(minor.split('.')[0]) + 1}"
+        if here and allows(specifier, here[0].version):
+            return install(facts, f"{wheel}=={here[0].version}", again=True)
+        return install(facts, f"{wheel}{specifier}")
+    return Remedy(
+        words=f"install CUDA {minor}'s compiler (nvcc) in /usr/local/cuda-{minor}, "
+        "and link /usr/local/cuda to it"
     )

@@ -109,7 +109,9 @@ def _judge(
                 Evidence("read as", flag.text, source),
                 Evidence("flags known of", build if judgement.certain else "TensorFlow 2.21, jaxlib 0.10.2"),
             ),
-            remedy=f"{remedy}    and export {moved}={quoted(flag.text)}" if moved else remedy,
+            remedy=f"{remedy}{', and' if place != variable else ' &&'} export {moved}={quoted(flag.text)}"
+            if moved
+            else remedy,
         )
     if parsed.ignored and not _takes_next_word(parsed, variable, build):
         word = parsed.ignored.split()[0]
@@ -291,5 +293,5 @@ def _without_effect(
             Evidence(TF_XLA_FLAGS, " ".join(f.text for f in parsed.flags), source),
             Evidence(f"--{needs}", "not set" if not other else str(other[-1])),
         ),
-        remedy=f"export {TF_XLA_FLAGS}={quoted(both)}    or unset {TF_XLA_FLAGS}",
+        remedy=f"export {TF_XLA_FLAGS}={quoted(both)}    # or unset {TF_XLA_FLAGS}",
     )

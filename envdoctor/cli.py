@@ -211,6 +211,20 @@ def check(
 @click.option(
     "--allow-risky", is_flag=True, help="Also what may fail later, such as a link to another version."
 )
+@click.option(
+    "--to",
+    metavar="FILE",
+    type=click.Path(),
+    help="Write exports to this file: direnv's .envrc, else NAME=value lines (systemd, docker --env-file).",
+)
+@click.option(
+    "--run",
+    "run_commands",
+    multiple=True,
+    type=Codes(),
+    help="Also run the package command for this finding, without asking.",
+)
+@click.option("--diff", is_flag=True, help="Show every line that would be written.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and change nothing.")
 @click.option("--exit-code", is_flag=True, help="With --dry-run: exit 1 where changes are pending.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -224,6 +238,9 @@ def fix(
     only: tuple[frozenset[str], ...],
     prefer: str,
     allow_risky: bool,
+    to: str | None,
+    run_commands: tuple[frozenset[str], ...],
+    diff: bool,
     dry_run: bool,
     exit_code: bool,
     yes: bool,
@@ -231,9 +248,10 @@ def fix(
     """Show the plan, ask, apply it, check again, and say how to undo it.
 
     Every repair is proven first: it is applied to the facts in memory and judged again. No root is needed,
-    and nothing that envdoctor did not make is overwritten.
+    and nothing that envdoctor did not make is overwritten. A package command is run only on a yes of its own.
     """
     from envdoctor.commands.fix import Options, run_fix  # noqa: PLC0415
+    from envdoctor.fixes.repair import Prefer, Wishes  # noqa: PLC0415
 
     if root is not None and not dry_run:
         raise UsageError(
@@ -242,16 +260,55 @@ def fix(
     return run_fix(
         _target(python, root, gpu=gpu, timeout=timeout),
         Options(
-            only=_union(only),
-            prefer=prefer,
-            allow_risky=allow_risky,
+            wishes=Wishes(
+                prefer=Prefer(prefer),
+                allow_risky=allow_risky,
+                only=_union(only),
+                to=os.path.abspath(to) if to else "",
+            ),
+            run=_union(run_commands),
             dry_run=dry_run,
             exit_code=exit_code,
+            diff=diff,
             yes=yes,
             as_json=as_json,
         ),
         _terminal(color),
     )
+
+
+@main.command()
+@click.option("--python", metavar="PY", help="Interpreter to examine, as in `check`.")
+@click.option("--root", metavar="DIR", help="Judge the file tree below DIR; nothing in it is executed.")
+@click.option(
+    "--shell",
+    type=click.Choice(["sh", "bash", "zsh", "fish", "csh", "dotenv", "json"]),
+    default="sh",
+    show_default=True,
+    help="What is to read it.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=60.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds that a child may take.",
+)
+def env(python: str | None, root: str | None, shell: str, timeout: float) -> int:
+    """Print the exports that the plan would make, and nothing where none is needed.
+
+    \b
+    eval "$(envdoctor env)"              bash, zsh, dash
+    envdoctor env --shell fish | source
+    eval "`envdoctor env --shell csh`"
+
+    What exports cannot cure is said on stderr. Exit code: 0; 1 where this shell cannot hold a value.
+    """  # noqa: D301  click reads that character
+    from envdoctor.commands.env import run_env  # noqa: PLC0415
+
+    facts = _gather(_target(python, root, gpu=False, timeout=timeout), quick=True, color="never")
+    return run_env(facts, shell)
 
 
 @main.command()
@@ -267,6 +324,161 @@ def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: 
     if list_them:
         return run_list(as_json=as_json)
     return run_undo(journal, _terminal(color), yes=yes, as_json=as_json)
+
+
+class BatchSizes(click.ParamType[tuple[int, ...]]):
+    """Whole numbers of 1 or more, with commas between them."""
+
+    name = "N,N…"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        words = str(value).split(",")
+        if not all(word.strip().isascii() and word.strip().isdecimal() and int(word) > 0 for word in words):
+            self.fail(f"{value!r}: expected whole numbers of 1 or more, such as 64 or 64,512", param, ctx)
+        return tuple(dict.fromkeys(int(word) for word in words))
+
+
+class Threads(click.ParamType[str]):
+    """A number of threads, or "tune"."""
+
+    name = "N|tune"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if value != "tune" and not (value.isascii() and value.isdecimal() and 1 <= int(value) <= 1024):
+            self.fail(f"{value!r}: expected a whole number from 1 to 1024, or tune", param, ctx)
+        return value
+
+
+@main.command()
+@click.option("--gpu", is_flag=True, help="A GPU is required; without a usable one nothing is trained.")
+@click.option("--cpu", is_flag=True, help="Train on the CPU alone.")
+@click.option(
+    "--python",
+    metavar="PY",
+    help="Interpreter to train with: a path, an environment or a command. Default: as for check.",
+)
+@click.option(
+    "--backend",
+    type=click.Choice(["tensorflow", "jax", "torch"]),
+    help="What Keras runs on. Default: TensorFlow where it is installed, else what is.",
+)
+@click.option("--network", default="mnist-cnn", show_default=True, metavar="NAME", help="What to train.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Default: the network's own.")
+@click.option(
+    "--batch-size",
+    "batch_sizes",
+    type=BatchSizes(),
+    help="Several: a row each; the first is judged. Default: the network's own.",
+)
+@click.option(
+    "--data",
+    default="auto",
+    show_default=True,
+    metavar="auto|mnist|digits|FILE.npz",
+    help="MNIST, scikit-learn's digits, or a file with x_train, y_train, x_test, y_test.",
+)
+@click.option("--samples", type=click.IntRange(min=1), metavar="N", help="Training samples an epoch.")
+@click.option(
+    "--min-speedup", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Fail below it."
+)
+@click.option(
+    "--min-accuracy",
+    type=click.FloatRange(min=0, max=1),
+    metavar="A",
+    help="Fail below it (0 to 1). Default: what belongs to the network and the data.",
+)
+@click.option("--threads", type=Threads(), help="Limit the CPU's threads, or find the best limit.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    metavar="S",
+    help="Seconds without a sign of life after which a training is ended.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@click.option("--stand-in", is_flag=True, hidden=True, help="A second logical CPU device instead of a GPU.")
+def validate(
+    gpu: bool,
+    cpu: bool,
+    python: str | None,
+    backend: str | None,
+    network: str,
+    epochs: int | None,
+    batch_sizes: tuple[int, ...] | None,
+    data: str,
+    samples: int | None,
+    min_speedup: float | None,
+    min_accuracy: float | None,
+    threads: str | None,
+    timeout: float,
+    as_json: bool,
+    color: str,
+    stand_in: bool,
+) -> int:
+    """Train a small network on the CPU, and on the GPU if it is usable: as right, and how much faster.
+
+    Exit code: 0 passed; 1 wrong, too slow, too inaccurate, or it died; 2 bad usage or bad data; 3 what was
+    asked for could not be judged; 130 interrupted, with what was measured until then.
+    """
+    from envdoctor.commands.validate import Options, run_validate  # noqa: PLC0415
+    from envdoctor.validate.judge import Gates  # noqa: PLC0415
+
+    if gpu and cpu:
+        raise UsageError("--gpu and --cpu exclude each other: a GPU is required, or not wanted")
+    if cpu and min_speedup is not None:
+        raise UsageError("--min-speedup compares a GPU with the CPU; expected it without --cpu")
+    if stand_in and (gpu or cpu or backend not in {None, "tensorflow"}):
+        raise UsageError(
+            "--stand-in is a second CPU device of TensorFlow's; expected no other device with it"
+        )
+    return run_validate(
+        _target(python, None, gpu=gpu, timeout=min(timeout, 60.0)),
+        Options(
+            gpu=gpu,
+            cpu=cpu,
+            backend="tensorflow" if stand_in else backend,
+            network=network,
+            epochs=epochs,
+            batch_sizes=batch_sizes or (),
+            data=data,
+            samples=samples,
+            gates=Gates(min_accuracy=min_accuracy, min_speedup=min_speedup),
+            threads=threads,
+            timeout=timeout,
+            as_json=as_json,
+            stand_in=stand_in,
+        ),
+        _terminal(color),
+        _terminal(color, err=True),
+    )
+
+
+@main.command()
+@click.argument("what", metavar="FILE|-|CODE|NAME")
+@click.option("--check", "with_check", is_flag=True, help="Join the log and the facts of this machine.")
+@click.option("--python", metavar="PY", help="With --check: the interpreter to examine.")
+@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
+@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+def explain(what: str, with_check: bool, python: str | None, as_json: bool, color: str) -> int:
+    """Name the causes in a log (a file, or - for standard input), or show the page of a condition.
+
+    Exit code: 0 no error was found in the log; 1 an error was; 2 bad input.
+    """
+    from envdoctor.commands.explain import run_explain  # noqa: PLC0415
+
+    if python is not None and not with_check:
+        raise UsageError("--python says what --check examines; add --check")
+
+    def diagnosis() -> Diagnosis:
+        from envdoctor.diagnose import diagnose  # noqa: PLC0415
+
+        return diagnose(_gather(_target(python, None, gpu=False, timeout=60.0), quick=False, color=color))
+
+    return run_explain(what, _terminal(color), as_json=as_json, diagnosis=diagnosis if with_check else None)
 
 
 def _target(

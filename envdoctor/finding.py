@@ -23,6 +23,7 @@ class Finding(Struct, frozen=True, kw_only=True):
     message: str  # one line, with specifics
     evidence: tuple[Evidence, ...] = ()
     remedy: str = ""  # one command or sentence; the plan of `fix` may offer better
+    commands: tuple[tuple[str, ...], ...] = ()  # of the target's package tool, that cure it in this order
     framework: str = ""  # the framework that it holds for; "" for all
     severity_here: Severity | None = None  # where it depends on the target
 

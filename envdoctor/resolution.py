@@ -5,19 +5,20 @@ Pure: from facts alone, so that it can be asked again of facts that a repair has
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from envdoctor.facts.loader import Process, RecordedView, View
 from envdoctor.facts.loader_model import ElfObject, LibraryWorld, Lookup, NotLoadable, stem
-from envdoctor.facts.model import Framework, Place, Requirement, Unavailable
+from envdoctor.facts.model import DriverLibrary, Framework, Place, Requirement, Unavailable
 
 if TYPE_CHECKING:
     from envdoctor.facts.model import Facts
 
 DRIVER_SONAME = "libcuda.so.1"
+DRIVER_SONAMES = (DRIVER_SONAME, "libnvidia-ml.so.1")
 # In every release of the major version; later ones have more (knowledge/cudnn_releases.json).
 CUDNN_PARTS = {
     "8": tuple(f"libcudnn_{part}_{use}" for part in ("ops", "cnn", "adv") for use in ("infer", "train")),
@@ -205,3 +206,25 @@ def _unusable(content: ElfObject | NotLoadable | None, world: LibraryWorld) -> s
     if isinstance(content, ElfObject) and (content.bits, content.machine) != (world.bits, world.machine):
         return f"for {content.machine} ({content.bits} bit), not {world.machine}"
     return ""
+
+
+def driver_libraries(lookups: Sequence[Lookup]) -> tuple[DriverLibrary, ...] | Unavailable:
+    """What the look-ups of DRIVER_SONAMES found."""
+    doubts = [lookup.unknown for lookup in lookups if lookup.unknown]
+    if doubts:
+        return Unavailable(doubts[0])
+    return tuple(
+        DriverLibrary(
+            soname=lookup.name,
+            path=lookup.path,
+            real=lookup.real,
+            version=_version(lookup.real.rpartition(".so.")[2]),
+        )
+        for lookup in lookups
+        if lookup.real
+    )
+
+
+def _version(suffix: str) -> str:
+    """`550.54.14` of libcuda.so.550.54.14; libcuda.so.1 tells none."""
+    return suffix if "." in suffix else ""

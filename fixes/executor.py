@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import posixpath
+import shlex
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -23,9 +24,18 @@ from envdoctor.errors import UsageError
 from envdoctor.fixes import journal as log
 from envdoctor.fixes import placing
 from envdoctor.fixes.interrupts import deferred
-from envdoctor.fixes.journal import DirectoryStep, FileState, FileStep, Journal, LinkStep, Record, State
+from envdoctor.fixes.journal import (
+    CommandRun,
+    DirectoryStep,
+    FileState,
+    FileStep,
+    Journal,
+    LinkStep,
+    Record,
+    State,
+)
 from envdoctor.fixes.placing import Directory, FixError, Link, Seen
-from envdoctor.fixes.plan import Command, Export, FileEdit, Manual, Plan, Symlink
+from envdoctor.fixes.plan import Automatic, Command, Export, FileEdit, Kernelspec, Manual, Plan, Symlink
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -46,7 +56,6 @@ class RefusedError(FixError):
 class Applied(Struct, frozen=True, kw_only=True):
     journal: str  # its id; "" where the plan had nothing to do here
     changed: tuple[str, ...]
-    manual: tuple[Manual, ...]  # left to the user
 
 
 class Undone(Struct, frozen=True, kw_only=True):
@@ -61,16 +70,16 @@ class Undone(Struct, frozen=True, kw_only=True):
 
 def apply(plan: Plan, state_dir: str) -> Applied:
     """Does the whole plan or nothing of it. Raises FixError, UsageError, Interrupted."""
-    manual = tuple(action for action in plan.actions if isinstance(action, Manual))
     operations = _operations(plan)
     if not operations:
-        return Applied(journal="", changed=(), manual=manual)
+        return Applied(journal="", changed=())
     with deferred() as interrupts, log.locked(state_dir):
         _recover(state_dir)
         problems = _problems(operations)
         if problems:
             raise RefusedError(problems)
-        writer = log.create(state_dir, tuple(action.summary for action in plan.actions))
+        done = tuple(action.summary for action in plan.actions if isinstance(action, Automatic))
+        writer = log.create(state_dir, done)
         changed: list[str] = []
         try:
             for number, operation in enumerate(operations):
@@ -83,7 +92,7 @@ def apply(plan: Plan, state_dir: str) -> Applied:
             _roll_back(log.load(state_dir, writer.id), error)
         finally:
             writer.close()
-        return Applied(journal=writer.id, changed=tuple(changed), manual=manual)
+        return Applied(journal=writer.id, changed=tuple(changed))
 
 
 def undo(state_dir: str, journal_id: str | None = None) -> Undone:
@@ -169,9 +178,9 @@ def _operations(plan: Plan) -> list[_Operation]:
                 operations.append(action)
             case Export(directories=directories, edits=edits):
                 operations += [*directories, *edits]
-            case Command(argv=argv):
-                raise FixError(f"commands are not run by this version: {' '.join(argv)}")
-            case Manual():
+            case Kernelspec(edits=edits):
+                operations += edits
+            case Command() | Manual():  # on a word of their own; left to the user
                 pass
     return operations
 
@@ -196,7 +205,7 @@ def _problems(operations: Sequence[_Operation]) -> list[tuple[str, str]]:
                 with placing.parent(path) as place:
                     seen = world[path] if path in world else placing.look(place)
                     _object(operation, seen)
-                    if isinstance(seen, FileState):
+                    if isinstance(seen, FileState) and path not in world:
                         placing.check_replaceable(place, seen)
                     if isinstance(operation, str) and seen is not None:
                         continue  # it is there: what goes into it is judged on the disk
@@ -267,6 +276,8 @@ def _do(operation: _Operation, writer: log.Writer, temporary: str) -> bool:
 
 def _revert(journal: Journal, *, rolling_back: bool = False) -> Undone:
     """Puts back whatever stands of a journal, in reverse; RefusedError before anything where it cannot."""
+    if journal.command is not None:
+        return _leave(journal, journal.command)
     kept = _judge(journal)
     writer = log.resume(journal)
     try:
@@ -295,6 +306,17 @@ def _revert(journal: Journal, *, rolling_back: bool = False) -> Undone:
         changed=tuple(dict.fromkeys(changed)),
         kept=tuple(kept.items()),
     )
+
+
+def _leave(journal: Journal, command: CommandRun) -> Undone:
+    """A package tool's command that was interrupted: nobody can say here what it did."""
+    writer = log.resume(journal)
+    try:
+        writer.undone()
+    finally:
+        writer.close()
+    why = f"it was interrupted; `envdoctor check` judges what it left, {journal.path} has the versions before"
+    return Undone(journal=journal.id, was_applied=False, changed=(), kept=((shlex.join(command.argv), why),))
 
 
 def _judge(journal: Journal) -> dict[str, str]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from envdoctor.errors import UsageError
 
@@ -77,6 +78,15 @@ class FileStep(Struct, frozen=True, kw_only=True, tag="file"):
 Step = LinkStep | DirectoryStep | FileStep
 
 
+class CommandRun(Struct, frozen=True, kw_only=True):
+    """A command of a package tool, alone in its journal: what it changed is told by the versions."""
+
+    argv: tuple[str, ...]
+    python: str  # of the environment that it changes
+    before: dict[str, str]  # distribution → version
+    after: dict[str, str] | None = None  # None: it did not come to its end
+
+
 class Record(Struct, frozen=True, kw_only=True):
     """A step that was begun; `parent_mtime_ns` is the directory's after it, None where it was not done."""
 
@@ -91,6 +101,7 @@ class Journal(Struct, frozen=True, kw_only=True):
     state: State
     was_applied: bool
     records: tuple[Record, ...]
+    command: CommandRun | None
     size: int  # bytes of whole lines
 
 
@@ -108,6 +119,14 @@ class _Done(Struct, frozen=True, tag="done", tag_field="event"):
     parent_mtime_ns: int
 
 
+class _Run(Struct, frozen=True, tag="run", tag_field="event"):
+    command: CommandRun
+
+
+class _Ran(Struct, frozen=True, tag="ran", tag_field="event"):
+    after: dict[str, str]
+
+
 class _Applied(Struct, frozen=True, tag="applied", tag_field="event"):
     pass
 
@@ -120,7 +139,7 @@ class _Undone(Struct, frozen=True, tag="undone", tag_field="event"):
     pass
 
 
-_Event = _Header | _Begin | _Done | _Applied | _Undoing | _Undone
+_Event = _Header | _Begin | _Done | _Run | _Ran | _Applied | _Undoing | _Undone
 
 
 # --- reading ----------------------------------------------------------------------------------------
@@ -131,6 +150,7 @@ def parse(data: bytes, path: str) -> Journal:
     size = data.rfind(b"\n") + 1
     header: _Header | None = None
     records: list[Record] = []
+    command: CommandRun | None = None
     last: type[_Event] | None = None
     was_applied = False
     for number, line in enumerate(data[:size].split(b"\n")[:-1], 1):
@@ -150,6 +170,11 @@ def parse(data: bytes, path: str) -> Journal:
                 records.append(Record(step=step))
             case _Done(parent_mtime_ns=mtime):
                 records[-1] = Record(step=records[-1].step, parent_mtime_ns=mtime)
+            case _Run():
+                command = event.command
+            case _Ran(after=after):
+                assert command is not None  # `_FOLLOWS`
+                command = replace(command, after=after)
             case _Applied():
                 was_applied = True
             case _:
@@ -164,6 +189,7 @@ def parse(data: bytes, path: str) -> Journal:
         state=state,
         was_applied=was_applied,
         records=tuple(records),
+        command=command,
         size=size,
     )
 
@@ -172,9 +198,11 @@ _FOLLOWS: dict[type[_Event], tuple[type[_Event] | None, ...]] = {
     _Header: (None,),
     _Begin: (_Header, _Done),
     _Done: (_Begin,),
-    _Applied: (_Header, _Done),
+    _Run: (_Header,),
+    _Ran: (_Run,),
+    _Applied: (_Header, _Done, _Ran),
     _Undoing: (_Applied,),
-    _Undone: (_Undoing, _Header, _Begin, _Done),  # all but the first: rolled back
+    _Undone: (_Undoing, _Header, _Begin, _Done, _Run, _Ran),  # all but the first: rolled back
 }
 
 
@@ -296,6 +324,12 @@ class Writer:
 
     def done(self, parent_mtime_ns: int) -> None:
         self._append(_Done(parent_mtime_ns))
+
+    def run(self, command: CommandRun) -> None:
+        self._append(_Run(command))
+
+    def ran(self, after: dict[str, str]) -> None:
+        self._append(_Ran(after))
 
     def applied(self) -> None:
         self._append(_Applied())

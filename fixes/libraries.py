@@ -3,37 +3,39 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from envdoctor.checks.libraries import classify
-from envdoctor.facts.loader_model import Rule
+from envdoctor.facts.loader_model import Lookup, Rule
 from envdoctor.facts.model import Facts, Interpreter
 from envdoctor.finding import Finding
-from envdoctor.fixes.exports import conda_directories, conda_edits, unexportable, venv_edits
-from envdoctor.fixes.plan import Destination, Export, FileEdit, Risk, Symlink
-from envdoctor.fixes.repair import Repair
+from envdoctor.fixes.exporting import export
+from envdoctor.fixes.link_risk import choose
+from envdoctor.fixes.plan import Symlink
+from envdoctor.fixes.repair import Repair, Wishes
 from envdoctor.resolution import Candidate, FrameworkLibraries, Need
 
 VARIABLE = "LD_LIBRARY_PATH"
 
 
-def links(facts: Facts, finding: Finding) -> Iterator[Repair]:
+def links(facts: Facts, finding: Finding, _wishes: Wishes) -> Iterator[Repair]:
     """For each directory that the RUNPATH already searches: a link there for every library that is missing.
 
     The linked library's own `$ORIGIN` is the link's directory, not the file's (glibc takes the name by
     which it was opened), so only a directory at the right depth keeps its needs; the proof finds it.
     """
-    libraries, needs = _concerned(facts, finding)
+    libraries, concerned = _concerned(facts, finding)
+    needs = [need for need in concerned if need.lookup.error]  # of others it is a need of theirs that fails
     if not needs:
         return
     opener = posixpath.basename(libraries.framework.opener)
-    chosen = [(need, _choice(need)) for need in needs]
-    for directory in _own_search_directories(facts, needs):
+    chosen = [(need, *choose(facts, finding.framework, need)) for need in needs]
+    for directory in own_search_directories(facts, needs[0].lookup):
         world = facts.libraries
         actions = []
-        for need, candidate in chosen:
+        for need, candidate, judgement in chosen:
             real = world.aliases.get(directory, directory)
             world = world.with_link(real, need.soname, candidate.real)
             target = posixpath.relpath(candidate.path, directory)
@@ -41,11 +43,10 @@ def links(facts: Facts, finding: Finding) -> Iterator[Repair]:
                 Symlink(
                     code=finding.code,
                     summary=f"link {need.soname} where {opener} looks",
-                    risk=Risk.NONE if candidate.exact else Risk.HIGH,
+                    risk=judgement.risk,
                     reason=f"{directory} is in the RUNPATH of {opener}"
                     if candidate.exact
-                    else f"{posixpath.basename(candidate.real)} is another version than the one asked for: "
-                    "what changed between them is found out when it is used",
+                    else judgement.reason,
                     path=f"{directory}/{need.soname}",
                     target=target,
                 )
@@ -53,40 +54,32 @@ def links(facts: Facts, finding: Finding) -> Iterator[Repair]:
         yield Repair(tuple(actions), replace(facts, libraries=world))
 
 
-def exports(facts: Facts, finding: Finding) -> Iterator[Repair]:
-    """One LD_LIBRARY_PATH export, in the environment's activation scripts; for a system Python, printed."""
-    interpreter = facts.interpreter
+def exports(facts: Facts, finding: Finding, wishes: Wishes) -> Iterator[Repair]:
+    """One LD_LIBRARY_PATH export that names the directory of every library that is missing."""
     _, needs = _concerned(facts, finding)
-    chosen = [_choice(need) for need in needs]
-    if not isinstance(interpreter, Interpreter) or not all(c.exact for c in chosen):
+    chosen = [_choice(need) for need in needs if _usable(need)]
+    if len(chosen) == len(needs) and all(c.exact for c in chosen):
+        yield from searched_first(facts, finding, wishes, [posixpath.dirname(c.path) for c in chosen])
+
+
+def searched_first(
+    facts: Facts, finding: Finding, wishes: Wishes, directories: Iterable[str]
+) -> Iterator[Repair]:
+    """These directories in front of LD_LIBRARY_PATH, where that is possible and changes something."""
+    values = tuple(dict.fromkeys(directories))
+    if not values:
         return
-    directories = tuple(dict.fromkeys(posixpath.dirname(c.path) for c in chosen))
-    if unexportable(VARIABLE, directories):
-        return
-    destination = Destination.PRINT
-    edits: tuple[FileEdit, ...] = ()
-    made: tuple[str, ...] = ()
-    if interpreter.kind == "venv":
-        destination = Destination.VENV
-        edits = venv_edits(interpreter.prefix, VARIABLE, directories, facts.activation)
-    elif interpreter.kind == "conda":
-        destination = Destination.CONDA
-        edits = conda_edits(interpreter.prefix, VARIABLE, directories, facts.activation)
-        made = conda_directories(interpreter.prefix)
-    before = facts.environment.get(VARIABLE, "")
-    after = {**facts.environment, VARIABLE: ":".join([*directories, *([before] if before else [])])}
-    action = Export(
-        code=finding.code,
-        summary=f"put {', '.join(directories)} on {VARIABLE}",
-        risk=Risk.LOW,
+    repair = export(
+        facts,
+        finding.code,
+        wishes,
+        VARIABLE,
+        values,
+        summary=f"put {', '.join(values)} on {VARIABLE}",
         reason="every program started from the environment looks there first",
-        variable=VARIABLE,
-        prepend=directories,
-        destination=destination,
-        edits=edits,
-        directories=made,
     )
-    yield Repair((action,), replace(facts, environment=after))
+    if repair is not None:
+        yield repair
 
 
 def _concerned(facts: Facts, finding: Finding) -> tuple[FrameworkLibraries, list[Need]]:
@@ -109,13 +102,13 @@ def _usable(need: Need) -> list[Candidate]:
     return [c for c in need.candidates if not c.problem]
 
 
-def _own_search_directories(facts: Facts, needs: list[Need]) -> list[str]:
-    """Directories in the RUNPATH that belong to the target's own packages and may be written."""
+def own_search_directories(facts: Facts, lookup: Lookup) -> list[str]:
+    """Of the directories in the asking RUNPATH those of the target's own packages that may be written."""
     interpreter = facts.interpreter
     if not isinstance(interpreter, Interpreter):
         return []
     searched: dict[str, None] = {}
-    for attempt in needs[0].lookup.attempts:
+    for attempt in lookup.attempts:
         if attempt.rule in {Rule.RUNPATH, Rule.RPATH}:
             directory = posixpath.normpath(posixpath.dirname(attempt.path))
             real = facts.libraries.aliases.get(directory, "") or directory

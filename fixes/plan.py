@@ -27,7 +27,16 @@ class Destination(Enum):
 
     VENV = "venv"  # a marked block in each of the venv's bin/activate, activate.fish, activate.csh
     CONDA = "conda"  # etc/conda/activate.d and deactivate.d
+    FILE = "file"  # --to FILE: direnv's .envrc, else NAME=value lines for systemd and others
     PRINT = "print"  # nowhere: the user is told the line
+
+
+class Join(Enum):
+    """How an export's values meet what the variable holds already."""
+
+    PATH = "path"  # in front of it, separated by ":"
+    WORDS = "words"  # in front of it, separated by a space (XLA_FLAGS)
+    DEFAULT = "default"  # one value, where the variable is unset or empty
 
 
 class FileEdit(Struct, frozen=True, kw_only=True):
@@ -51,28 +60,40 @@ class Symlink(_Action, frozen=True, kw_only=True, tag="symlink", tag_field="kind
 
 
 class Export(_Action, frozen=True, kw_only=True, tag="export", tag_field="kind"):
-    """`variable` is extended in front with `prepend`; `exports.py` makes the edits."""
+    """`variable` gets `values`; `exports.py` makes the edits."""
 
     variable: str
-    prepend: tuple[str, ...]
+    values: tuple[str, ...]
+    join: Join = Join.PATH
     destination: Destination
     edits: tuple[FileEdit, ...] = ()
     directories: tuple[str, ...] = ()  # made first where they are absent, outermost first
+
+
+class Kernelspec(_Action, frozen=True, kw_only=True, tag="kernelspec", tag_field="kind"):
+    """A change of a Jupyter kernel's kernel.json: notebooks do not read the shell's start-up files."""
+
+    kernel: str  # its name
+    environment: dict[str, str]  # what its `env` will say of these variables
+    edits: tuple[FileEdit, ...]
 
 
 class Command(_Action, frozen=True, kw_only=True, tag="command", tag_field="kind"):
     """A command in the target's own tool, run only where the user says yes to it."""
 
     argv: tuple[str, ...]
+    proven: bool = True  # False: only checking again afterwards tells whether it cured anything
 
 
 class Manual(_Action, frozen=True, kw_only=True, tag="manual", tag_field="kind"):
-    """A command for the user or the administrator: printed, never run."""
+    """A step for the user or the administrator: printed, never run."""
 
-    command: str
+    command: str  # a command to be pasted, or a sentence where no command does it
 
 
-Action = Symlink | Export | Command | Manual
+Action = Symlink | Export | Kernelspec | Command | Manual
+Edited = Export | Kernelspec
+Automatic = Symlink | Export | Kernelspec  # made and undone by envdoctor itself, on one yes for all
 
 
 class Plan(Struct, frozen=True):
@@ -85,7 +106,7 @@ def as_json(action: Action) -> dict[str, Any]:
     Paths may hold surrogates (bytes that are not UTF-8); `json.dumps` writes those, msgspec does not.
     """
     shape: dict[str, Any] = msgspec.to_builtins(action)
-    if isinstance(action, Export):
+    if isinstance(action, Edited):
         shape["edits"] = [{"path": edit.path, "new": edit.before is None} for edit in action.edits]
     return shape
 
@@ -95,6 +116,8 @@ def render_diff(action: Action) -> str:
     match action:
         case Symlink(path=path, target=target):
             return f"+ {path} -> {target}\n"
+        case Kernelspec(edits=edits):
+            return "".join(_unified(edit) for edit in edits)
         case Export(edits=edits, directories=directories):
             made = "".join(f"+ {path}/ (if absent)\n" for path in directories)
             return made + "".join(_unified(edit) for edit in edits)

@@ -1,11 +1,13 @@
 """The real frameworks that tests use, in environments installed once into a cache, never modified there.
 
-    python tests/environments.py light full [torch] [jax]     install what is missing
+    python tests/environments.py light full notebook [torch] [jax] [digits]     install what is missing
 
 `light`: the TensorFlow wheel and the small cudart wheel (600 MB to download); `full`: with all of
-`[and-cuda]` (6 GB on disk). Tests that change an environment take a copy of links (see `borrow`).
+`[and-cuda]` (6 GB on disk); `notebook`: `light` with a Jupyter kernel and client.
+Tests that change an environment take a copy of links (see `borrow`).
 `torch` and `jax` are installed where they are named, and their tests skip where they are not: the build of
-PyTorch for the CPU is not on every index, and the one that is brings gigabytes of CUDA.
+PyTorch for the CPU is not on every index, and the one that is brings gigabytes of CUDA. Both have Keras, for
+`validate`; `digits` has scikit-learn, whose digits it can train on, and NumPy.
 """
 
 from __future__ import annotations
@@ -19,14 +21,18 @@ from pathlib import Path
 TENSORFLOW = "2.21.0"
 TORCH = "2.13.0"
 JAX = "0.10.2"
+KERAS = "keras>=3"
 REQUIREMENTS = {
     "light": [f"tensorflow=={TENSORFLOW}", "nvidia-cuda-runtime-cu12<13"],
     "full": [f"tensorflow[and-cuda]=={TENSORFLOW}"],
-    "torch": [f"torch=={TORCH}"],
-    "jax": [f"jax=={JAX}", f"jaxlib=={JAX}"],
+    "notebook": ["ipykernel", "jupyter-client"],
+    "torch": [f"torch=={TORCH}", KERAS],
+    "jax": [f"jax=={JAX}", f"jaxlib=={JAX}", KERAS],
+    "digits": ["scikit-learn"],
 }
-RELEASES = {"torch": f"torch-{TORCH}", "jax": f"jax-{JAX}"}
-ALWAYS = ("light", "full")
+ON_TOP_OF = {"notebook": "light"}  # the files of that one, as hard links, and what is asked for besides
+RELEASES = {"torch": f"torch-{TORCH}", "jax": f"jax-{JAX}", "digits": "scikit-learn"}
+ALWAYS = ("light", "full", "notebook")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envdoctor-tests"
 
 
@@ -49,7 +55,13 @@ def install(name: str) -> Path:
     place.parent.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     print(f"installing {', '.join(REQUIREMENTS[name])} into {place}", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
+    if name in ON_TOP_OF:
+        install(ON_TOP_OF[name])
+        subprocess.run(["rm", "-rf", place], check=True)
+        borrow(ON_TOP_OF[name], place)
+        (place / "complete").unlink()
+    else:
+        subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
     pip = [str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     subprocess.run([*pip, *REQUIREMENTS[name]], check=True)
     (place / "complete").touch()

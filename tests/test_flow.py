@@ -88,6 +88,11 @@ class Ill:
 
 def light(place: Path) -> None:
     environments.borrow("light", place)
+    stub_wheels(place)
+
+
+def stub_wheels(place: Path) -> None:
+    """The libraries that `light` lacks, as wheels would bring them."""
     (site,) = place.glob("lib/python*/site-packages")
     for directory, names in STUBS.items():
         for name in names:

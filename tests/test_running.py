@@ -139,6 +139,11 @@ def test_what_goes_wrong_after_the_devices_are_listed_is_named_with_its_step(
         assert report["facts"]["runs"][0]["placements"]
 
 
+def test_growth_that_the_variable_forces_is_no_grabbing(fake: Path) -> None:
+    assert "PLC006" not in loud(check(fake, WRONG="grabs", TF_FORCE_GPU_ALLOW_GROWTH="true"))
+    assert "PLC006" in loud(check(fake, WRONG="grabs", TF_FORCE_GPU_ALLOW_GROWTH="1"))  # not a word it takes
+
+
 @pytest.fixture(scope="module")
 def light() -> Path:
     place = environments.installed("light")

@@ -79,7 +79,7 @@ class _Segment(NamedTuple):
 def read_elf(path: str) -> ElfObject | NotLoadable:
     """The headers of a file of this machine. OSError where it cannot be opened or read."""
     try:
-        with _open(path) as file:
+        with open_regular(path) as file:
             return parse_elf(file)
     except ElfError as error:
         return error.not_loadable
@@ -87,16 +87,16 @@ def read_elf(path: str) -> ElfObject | NotLoadable:
 
 def parse_elf(file: BinaryIO) -> ElfObject:
     """The headers in an open file, read as the loader reads them. ElfError where it would refuse them."""
-    return _Headers(file).object()
+    return Headers(file).object()
 
 
 def read_symbol_versions(path: str) -> SymbolVersions:
     """The symbol versions of a file. ElfError where it is not loadable, OSError where it is not readable."""
-    with _open(path) as file:
-        return _Headers(file).symbol_versions()
+    with open_regular(path) as file:
+        return Headers(file).symbol_versions()
 
 
-def _open(path: str) -> BinaryIO:
+def open_regular(path: str) -> BinaryIO:
     """A regular file, unbuffered. A directory, a FIFO or a device is refused, and never waited for."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -105,8 +105,11 @@ def _open(path: str) -> BinaryIO:
     return os.fdopen(descriptor, "rb", buffering=0)
 
 
-class _Headers:
-    """The parsed headers; strings are fetched one by one, for string tables can be many megabytes."""
+class Headers:
+    """The parsed headers; strings are fetched one by one, for string tables can be many megabytes.
+
+    `elf_symbols.py` reads on from here.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

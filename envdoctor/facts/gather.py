@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from envdoctor.facts.driver import DriverProbes, ask_driver, gather_driver
+from envdoctor.facts.editable import read_editable
 from envdoctor.facts.frameworks import read_frameworks
 from envdoctor.facts.frameworks_run import start_frameworks
 from envdoctor.facts.host import gather_host
+from envdoctor.facts.interfaces import read_interfaces
 from envdoctor.facts.interpreter import program_of, read_interpreter
 from envdoctor.facts.jupyter import library_paths, read_jupyter
-from envdoctor.facts.libraries import read_activation, read_libraries, writable_directories
+from envdoctor.facts.libraries import read_libraries, writable_directories
 from envdoctor.facts.model import Facts, Framework, Packages, TargetFacts, Unavailable
 from envdoctor.facts.packages import read_packages
 from envdoctor.facts.process import loaded_frameworks
@@ -97,7 +99,7 @@ def gather(target: Target, *, quick: bool, driver_probes: DriverProbes | Unavail
         program=program,
         places=places,
         writable=writable_directories(target.root, world),
-        activation=read_activation(target.root, interpreter),
+        editable=read_editable(target.root, interpreter, jupyter),
         xla=read_xla(target.root, target.environment, interpreter, packages, installed, run_tools=not quick),
         threads=read_threads(target.root, interpreter, packages, process),
         jupyter=jupyter,
@@ -105,4 +107,15 @@ def gather(target: Target, *, quick: bool, driver_probes: DriverProbes | Unavail
         surroundings=surroundings,
         installations=read_installations(target.root, target.environment),
         process=process,
+        interfaces=read_interfaces(target.root, target.environment, program, installed, world, places),
     )
+
+
+def installed_versions(target: Target) -> dict[str, str]:
+    """Distribution → version, read anew; what conda keeps besides is listed as `conda:name`."""
+    interpreter = read_interpreter(target)
+    if isinstance(interpreter, Unavailable):
+        return {}
+    packages = read_packages(interpreter, target.root)
+    versions = {d.name: d.version for d in reversed(packages.distributions)}  # the first found is imported
+    return {**versions, **{f"conda:{c.name}": c.version for c in packages.conda}}

@@ -7,20 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from envdoctor.facts.loader import Process
 from envdoctor.facts.loader_disk import DiskView
-from envdoctor.facts.loader_model import ElfObject, LibraryWorld, Lookup, stem
+from envdoctor.facts.loader_model import ElfObject, LibraryWorld, stem
 from envdoctor.facts.model import DriverLibrary, Framework, Interpreter, Place, Unavailable
 from envdoctor.facts.root import Root
 from envdoctor.facts.surroundings import main_objects
-from envdoctor.resolution import DRIVER_SONAME, look_up
-
-ACTIVATION_SCRIPTS = (
-    "bin/activate",
-    "bin/activate.fish",
-    "bin/activate.csh",
-    "etc/conda/activate.d/envdoctor.sh",
-    "etc/conda/deactivate.d/envdoctor.sh",
-)
-DRIVER_SONAMES = (DRIVER_SONAME, "libnvidia-ml.so.1")
+from envdoctor.resolution import DRIVER_SONAMES, driver_libraries, look_up
 
 
 def read_libraries(
@@ -49,7 +40,7 @@ def read_libraries(
     stems |= {"libcudart", "libcudnn", "libnvrtc"}
     for directory in (*(p.directory for p in places), *_listed(view, environment, stems)):
         view.look_at_directory(directory)
-    return _closed(view, stems), places, _driver_libraries(driver)
+    return _closed(view, stems), places, driver_libraries(driver)
 
 
 def _listed(view: DiskView, environment: Mapping[str, str], stems: set[str]) -> dict[str, None]:
@@ -77,20 +68,6 @@ def writable_directories(root: Root, world: LibraryWorld) -> frozenset[str]:
     """The real directories among those that are searched where this user may make a link."""
     real = {directory for directory in world.aliases.values() if directory}
     return frozenset(d for d in real if os.access(root.host(d), os.W_OK))
-
-
-def read_activation(root: Root, interpreter: Interpreter | Unavailable) -> dict[str, bytes]:
-    """The scripts that a shell reads to enter the environment: a repair may extend them."""
-    if isinstance(interpreter, Unavailable) or interpreter.kind == "system":
-        return {}
-    found = {}
-    for name in ACTIVATION_SCRIPTS:
-        path = f"{interpreter.prefix}/{name}"
-        try:
-            found[path] = root.read_bytes(path)
-        except OSError:
-            continue
-    return found
 
 
 def _places(
@@ -143,24 +120,3 @@ def _names(root: Root, directory: str) -> list[str]:
         return sorted(root.listdir(directory))
     except OSError:
         return []
-
-
-def _driver_libraries(lookups: list[Lookup]) -> tuple[DriverLibrary, ...] | Unavailable:
-    doubts = [lookup.unknown for lookup in lookups if lookup.unknown]
-    if doubts:
-        return Unavailable(doubts[0])
-    return tuple(
-        DriverLibrary(
-            soname=lookup.name,
-            path=lookup.path,
-            real=lookup.real,
-            version=_version(lookup.real.rpartition(".so.")[2]),
-        )
-        for lookup in lookups
-        if lookup.real
-    )
-
-
-def _version(suffix: str) -> str:
-    """`550.54.14` of libcuda.so.550.54.14; libcuda.so.1 tells none."""
-    return suffix if "." in suffix else ""

@@ -17,6 +17,7 @@ from envdoctor.facts.loader_model import LibraryWorld
 from envdoctor.facts.model_containers import Surroundings
 from envdoctor.facts.model_gpu import NOT_ASKED, GpuFailure, KernelLog, PcieLink, Profiling
 from envdoctor.facts.model_gpu import Gpu as Gpu
+from envdoctor.facts.model_interfaces import Interface
 from envdoctor.facts.model_jupyter import Jupyter
 from envdoctor.facts.model_packages import CondaPackage
 from envdoctor.facts.model_process import ProcessFacts
@@ -210,7 +211,7 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     program: str  # the ELF file that starts when the interpreter does; "" where none was found
     places: tuple[Place, ...]
     writable: frozenset[str]  # of the directories that are searched: those this user may write in
-    activation: dict[str, bytes]  # the environment's activation scripts that are there, by path
+    editable: dict[str, bytes]  # what an export may be written into, by path: activation scripts, kernel.json
     xla: Xla
     threads: Threads
     jupyter: Jupyter | Unavailable
@@ -218,6 +219,7 @@ class Facts(Struct, frozen=True, kw_only=True, dict=True):
     surroundings: Surroundings = Surroundings()
     installations: CudaInstallations = CudaInstallations()
     process: ProcessFacts | None = None  # that is examined, and whose environment this is
+    interfaces: tuple[Interface, ...] = ()  # of libraries that might stand for one that is not found
 
     @cached_property
     def resolution(self) -> tuple[FrameworkLibraries, ...]:

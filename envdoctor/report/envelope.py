@@ -63,9 +63,13 @@ def check_document(facts: Facts, diagnosis: Diagnosis, fixable: frozenset[int]) 
 
 
 def shown(facts: Facts) -> Facts:
-    """The facts without the values of variables that no check has to do with: tokens stand there."""
+    """The facts without the values of variables that no check has to do with: tokens stand there.
+
+    Of files that could be edited only the paths: a script or a kernelspec may hold a secret too.
+    """
     return replace(
         facts,
+        editable=dict.fromkeys(facts.editable, b""),
         environment={
             name: value if _RELEVANT.match(name) and not _SECRET.search(name) else HIDDEN
             for name, value in facts.environment.items()

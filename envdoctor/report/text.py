@@ -13,7 +13,7 @@ from envdoctor.checks.machine import (
 )
 from envdoctor.diagnose import Diagnosis, Gpu, Linked, Status, Verdict
 from envdoctor.facts.model import Facts, FrameworkRun, Unavailable
-from envdoctor.fixes.plan import Symlink
+from envdoctor.fixes.plan import Automatic, Export, Kernelspec, Symlink
 from envdoctor.fixes.propose import Proposal
 from envdoctor.report.terminal import Terminal, harmless
 from envdoctor.shell import quoted
@@ -175,7 +175,7 @@ def _tree(
                 f"{indent}{_INDENT[2:]}{harmless(evidence.what):<15} {harmless(evidence.value)}"
                 + terminal.paint(source, "dim")
             )
-    repair = _repair(index, proposal, python) or harmless(finding.remedy)
+    repair = _repair(index, diagnosis, proposal, python) or harmless(finding.remedy)
     if repair:
         lines.append(f"{indent}{_INDENT[2:]}{'repair':<15} {terminal.paint(repair, 'cyan')}")
     elif detailed:
@@ -194,17 +194,18 @@ def _tree(
     return lines
 
 
-def _repair(index: int, proposal: Proposal, python: str) -> str:
+_KINDS = {Symlink: "symlink", Export: "export", Kernelspec: "kernelspec"}
+
+
+def _repair(index: int, diagnosis: Diagnosis, proposal: Proposal, python: str) -> str:
     """What `fix` would do for this finding, where that was proven."""
     if index not in proposal.cures:
         return ""
-    actions = proposal.plan.actions
-    links = sum(isinstance(a, Symlink) for a in actions)
-    kinds = []
-    if links:
-        kinds.append(f"{links} symlink{'s' if links > 1 else ''}")
-    if links < len(actions):
-        kinds.append(f"{len(actions) - links} export{'s' if len(actions) - links > 1 else ''}")
+    automatic = [a for a in proposal.plan.actions if isinstance(a, Automatic)]
+    code = diagnosis.findings[index].finding.code
+    mine = [a for a in automatic if a.code == code] or automatic  # another's repair takes it along
+    counts = {kind: sum(isinstance(a, kind) for a in mine) for kind in _KINDS}
+    kinds = [f"{n} {_KINDS[kind]}{'s' if n > 1 else ''}" for kind, n in counts.items() if n]
     fix = "envdoctor fix" + (f" --python {quoted(python)}" if python else "")
     return f"{fix}        ({', '.join(kinds)}, no root; see it first: {fix} --dry-run)"
 

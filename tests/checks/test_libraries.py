@@ -197,7 +197,7 @@ def test_no_framework_beside_a_gpu_is_a_note_with_the_command_that_installs_one(
     assert (checked.status, checked.codes) == (0, ["PKG001"])
     assert (
         checked.finding("PKG001")["remedy"]
-        == "/opt/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.21.*'"
+        == "/opt/venv/bin/python -m pip install 'tensorflow[and-cuda]==2.21.0'"
     )
 
 

@@ -146,7 +146,10 @@ def test_a_new_python_without_frameworks_and_without_need_is_a_note(tmp_path: Pa
 def test_uv_fetches_the_python_that_is_missing(box: Machine) -> None:
     found = uv_venv(box, version="3.19.0").check("--gpu").finding("PKG008")
     assert found["remedy"].startswith("uv venv --python 3.1")
-    assert "uv pip install --python ~/venv-tensorflow/bin/python 'tensorflow[and-cuda]'" in found["remedy"]
+    assert (
+        "uv pip install --python ~/venv-tensorflow/bin/python 'tensorflow[and-cuda]==2.21.0'"
+        in found["remedy"]
+    )
 
 
 # --- PKG004: duplicates -----------------------------------------------------------------------------
@@ -201,7 +204,7 @@ def test_pip_over_conda_is_named_before_the_next_update_mixes_them(box: Machine)
 @pytest.mark.parametrize("version", ["2.10.1", "2.15.1", "2.17.1"])
 def test_tensorflow_compiled_for_numpy_1_fails_with_numpy_2(box: Machine, version: str) -> None:
     found = ill(pip_tensorflow(box.venv(), version, numpy="2.0.2"), "PKG005")
-    assert found["remedy"] == "/opt/venv/bin/python -m pip install 'numpy<2'"
+    assert found["remedy"] == "/opt/venv/bin/python -m pip install numpy==1.26.4"
 
 
 def test_torch_2_2_with_numpy_2_works_without_numpy(box: Machine) -> None:
@@ -323,7 +326,7 @@ def test_each_tool_installs_in_its_own_words(tmp_path: Path) -> None:
         remedy(0, uv_venv(machines[0]))
         == f"uv pip install --python /home/ada/project/.venv/bin/python {asked}"
     )
-    assert remedy(1, poetry_venv(machines[1])) == f"poetry add {asked}    (in the project's directory)"
+    assert remedy(1, poetry_venv(machines[1])) == f"poetry add {asked}    # in the project's directory"
     assert remedy(2, conda(machines[2], {})) == f"/opt/conda/envs/tf/bin/python -m pip install {asked}"
     assert remedy(3, system_python(machines[3])).startswith(
         "/usr/bin/python -m venv ~/venv-gpu && ~/venv-gpu/"
@@ -342,7 +345,7 @@ def test_what_conda_installed_conda_replaces(tmp_path: Path) -> None:
         )
     installed_by(machine, "conda", "tensorflow")
     remedy = machine.check().finding("PKG002")["remedy"]
-    assert remedy == "conda install -p /opt/conda/envs/tf -c conda-forge 'tensorflow=2.15.0=cuda*'"
+    assert remedy == "conda install -y -p /opt/conda/envs/tf -c conda-forge 'tensorflow=2.15.0=cuda*'"
 
 
 # --- speed ------------------------------------------------------------------------------------------

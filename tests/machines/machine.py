@@ -24,6 +24,7 @@ from typing import Any
 from tests.machines.compile import stub_library, stub_program
 from tests.machines.drivers import RTX_4090, Pcie, SimulatedGpu, driver_libraries
 from tests.machines.wheels import AND_CUDA, CAPABILITIES, CC_RUNPATH, FRAMEWORK_RUNPATH, WHEELS, Wheel
+from tests.pasting import assert_runs_as_printed, is_command
 
 LIBRARIES = "/usr/lib/x86_64-linux-gnu"
 # Major and minor; GPUs count from (195, 0). nvidia-uvm has a major of its own, given at load time.
@@ -374,9 +375,16 @@ class Machine:
 
 
 def checked(done: subprocess.CompletedProcess[str]) -> Checked:
-    """A finished `check --json`; AssertionError with what it said, where it gave no report."""
+    """A finished `check --json`; AssertionError with what it said, where it gave no report.
+
+    On every machine that any test makes, the remedies can be pasted.
+    """
     assert done.stdout, f"no report; exit status {done.returncode}: {done.stderr}"
-    return Checked(done.returncode, json.loads(done.stdout), done.stderr)
+    report = json.loads(done.stdout)
+    for finding in report["findings"]:
+        if is_command(finding["remedy"]):
+            assert_runs_as_printed(finding["remedy"])
+    return Checked(done.returncode, report, done.stderr)
 
 
 def write_wheel(site_packages: Path, name: str, wheel: Wheel) -> None:

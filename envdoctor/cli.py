@@ -329,7 +329,7 @@ def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: 
 class BatchSizes(click.ParamType[tuple[int, ...]]):
     """Whole numbers of 1 or more, with commas between them."""
 
-    name = "N,N…"
+    name = "N[,N...]"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
@@ -389,7 +389,9 @@ class Threads(click.ParamType[str]):
     metavar="A",
     help="Fail below it (0 to 1). Default: what belongs to the network and the data.",
 )
-@click.option("--threads", type=Threads(), help="Limit the CPU's threads, or find the best limit.")
+@click.option(
+    "--threads", type=Threads(), metavar="N|tune", help="Limit the CPU's threads, or find the best limit."
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),

@@ -160,7 +160,7 @@ def test_the_whole_way_from_no_gpu_to_gpu_0_and_back(ill: Ill) -> None:
     assert (code, report["findings"]) == (0, [])
     assert (report["verdicts"][0]["gpu"], report["verdicts"][0]["tried"]) == ("usable", True)
     again = ill.doctor("fix", "--yes")
-    assert "There is nothing that envdoctor can repair here." in again.stdout
+    assert "There is nothing to repair." in again.stdout
 
     assert ill.doctor("undo", "--yes").returncode == 0
     assert signature(ill.environment) == before

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 
 import click
+from msgspec.structs import replace as with_
 
 from envdoctor.checks.machine import simulated, title
 from envdoctor.commands.training_progress import TrainingProgress
@@ -86,8 +87,7 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
         numpy_seconds=NUMPY_SECONDS,
     )
     devices = _devices(job, options, gpu=usable)
-    session = _Session(target, options, network, facts, progress)
-    recordings, tuning = session.train(devices)
+    recordings, tuning = _Session(target, options, facts, progress).train(devices)
     failure = recordings[0].failure
     if failure is not None and failure.kind in QUESTIONS:
         raise UsageError(_question(failure.kind, failure.error, target, backend, options.data))
@@ -101,12 +101,9 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
 class _Session:
     """The trainings of one call, one after another: never two at once."""
 
-    def __init__(
-        self, target: Target, options: Options, network: Network, facts: Facts, terminal: Terminal
-    ) -> None:
+    def __init__(self, target: Target, options: Options, facts: Facts, terminal: Terminal) -> None:
         self._target = target
         self._options = options
-        self._network = network
         self._facts = facts
         self._terminal = terminal
 
@@ -114,9 +111,9 @@ class _Session:
         """The GPU first, where there is one: what is asked about is known first. Ctrl-C ends all."""
         tuning: tuple[Tuning, ...] = ()
         if self._options.threads == "tune":
-            tuning, interrupted = self._tune(devices[-1][1])
-            if interrupted is not None:
-                return [interrupted], tuning
+            tuning, ended = self._tune(devices[-1][1])
+            if ended is not None:
+                return [ended], tuning
             best = next((t for t in tuning if t.best), None)
             self._set(best.variables if best else {})
         elif self._options.threads is not None:
@@ -124,10 +121,7 @@ class _Session:
         recordings = []
         for label, job in devices:
             recordings.append(self._run(label, job))
-            failure = recordings[-1].failure
-            if recordings[-1].ending is Ending.INTERRUPTED or (
-                failure is not None and failure.kind in {*QUESTIONS, "no-device"}
-            ):
+            if _ends_all(recordings[-1]):
                 break
         return recordings, tuning
 
@@ -139,8 +133,7 @@ class _Session:
             self._set(setting)
             recording = self._run(f"CPU, {tune.line(setting)}", short)
             self._target = before
-            failure = recording.failure
-            if recording.ending is Ending.INTERRUPTED or (failure is not None and failure.kind in QUESTIONS):
+            if _ends_all(recording):
                 return tune.ranked(tried), recording
             tried.append((setting, recording))
         return tune.ranked(tried), None
@@ -153,10 +146,16 @@ class _Session:
             return run(job, label, self._target, self._options.timeout, progress)
 
 
+def _ends_all(recording: Recording) -> bool:
+    """Whether no other training makes sense after this one."""
+    failure = recording.failure
+    return recording.ending is Ending.INTERRUPTED or (
+        failure is not None and failure.kind in {*QUESTIONS, "no-device"}
+    )
+
+
 def _devices(job: Job, options: Options, *, gpu: bool) -> list[tuple[str, Job]]:
     """Label and job of each training; the CPU, which others are compared with, comes last."""
-    from msgspec.structs import replace as with_  # noqa: PLC0415
-
     if options.stand_in:
         split = with_(job, logical_cpus=2)
         accelerator = with_(split, device="cpu:1", numpy_seconds=0.0, activations=False)

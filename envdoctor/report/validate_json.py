@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from envdoctor.report.envelope import finding_rows
-from envdoctor.validate.judge import Result, Speedup
+from envdoctor.validate.comparison import Speedup
+from envdoctor.validate.judge import Result
 from envdoctor.validate.measure import DeviceRow
 
 

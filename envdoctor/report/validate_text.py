@@ -10,7 +10,8 @@ from envdoctor.diagnose import Linked
 from envdoctor.facts.model import Facts
 from envdoctor.report.terminal import Terminal, harmless
 from envdoctor.report.text import headline
-from envdoctor.validate.judge import Outcome, Result, wrong
+from envdoctor.validate.findings import wrong
+from envdoctor.validate.judge import Outcome, Result
 from envdoctor.validate.measure import DeviceRow
 from envdoctor.validate.tune import line
 
@@ -164,7 +165,7 @@ def _proofs(result: Result, terminal: Terminal) -> list[tuple[str, str]]:
                 ("ran on", f"{row.weights_on} (the trained weights), {row.output_on} (a layer's output)")
             )
         if row.telemetry.gpu is not None:
-            lines.append(("GPU", _telemetry(row)))
+            lines.append(("GPU", _telemetry(row, terminal)))
         elif row.device == "GPU":
             lines.append(("GPU", f"utilisation, power, temperature not available: {row.telemetry.reason}"))
     lines += _numerics(result, terminal)
@@ -193,13 +194,13 @@ def _once(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return found
 
 
-def _telemetry(row: DeviceRow) -> str:
+def _telemetry(row: DeviceRow, terminal: Terminal) -> str:
     t = row.telemetry
     parts = [
         f"busy {t.utilisation:.0f} % of the time" if t.utilisation is not None else "",
         f"{_bytes(t.memory_bytes)} in use" if t.memory_bytes is not None else "",
         f"{t.power_w:.0f} W" if t.power_w is not None else "",
-        f"{t.temperature_c} °C" if t.temperature_c is not None else "",
+        f"{t.temperature_c} {'°C' if terminal.unicode else 'C'}" if t.temperature_c is not None else "",
     ]
     return f"batch {row.batch_size}: " + (", ".join(p for p in parts if p) or "NVML tells nothing of it")
 

@@ -58,7 +58,7 @@ class DeviceRow(Struct, frozen=True, kw_only=True):
     images_per_s_max: float | None
     import_s: float | None
     first_step_s: float | None
-    train_s: float  # all epochs
+    train_s: float  # from the call of fit() to the end of the last epoch
     end_to_end_s: float | None  # from the interpreter's start to the test's end
     test_accuracy: float | None
     test_loss: float | None
@@ -117,7 +117,7 @@ def _row(recording: Recording, events: list[Event], asked: int) -> DeviceRow:
         images_per_s_max=max(rates, default=None),
         import_s=ready.import_seconds if ready else None,
         first_step_s=first.seconds if first else None,
-        train_s=sum(e.seconds for e in epochs),
+        train_s=epochs[-1].at - (first.at - first.seconds) if epochs and first else 0.0,
         end_to_end_s=prepared + tested.at - events[0].at if tested else None,
         test_accuracy=tested.accuracy if tested else None,
         test_loss=tested.loss if tested else None,

@@ -19,7 +19,7 @@ class DataWanted(Struct, frozen=True, kw_only=True):
     spec: str  # "auto", "mnist", "digits", or the path of an .npz
     samples: int | None = None  # of training, an epoch; None: all there are
     offline: bool = False  # nothing is downloaded
-    deadline: float = 60.0  # seconds, for a download
+    deadline: float = 30.0  # seconds, for a download
 
 
 class Job(Struct, frozen=True, kw_only=True):

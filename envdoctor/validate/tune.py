@@ -14,7 +14,7 @@ from envdoctor.validate.protocol import Job
 from envdoctor.validate.recording import Recording
 
 SAMPLES = 2000  # an epoch of a trial
-EPOCHS = 3  # the first compiles
+EPOCHS = 4  # the first compiles
 CLEARLY = 1.03  # a wider setting must be so much faster to be preferred: timings scatter by a few percent
 # What each framework reads (docs/threads.md). TensorFlow's wheels use no OpenMP; PyTorch's do. NPROC: the
 # size of the pool of XLA's client for the CPU (xla/pjrt/utils.cc, DefaultThreadPoolSize).

@@ -84,6 +84,8 @@ class Model:
             child = subprocess.Popen(["sleep", "600"])
             print("grandchild", child.pid, file=sys.stderr, flush=True)
             time.sleep(600)
+        if WRONG == "silent":
+            time.sleep(600)
         if WRONG == "floods":
             for _ in range(3000):
                 print("x" * 1000); print("y" * 1000, file=sys.stderr)

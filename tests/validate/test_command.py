@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from tests.facts.test_child import ends
-from tests.machines.drivers import driver_libraries
+from tests.conftest import needs_overlay, workstation
+from tests.facts.test_child import ends, is_running
+from tests.machines.overlay import run_inside
 from tests.test_cli import assert_bad_usage, doctor, valid
 from tests.test_probe import install
 from tests.validate.fake_framework import fake_target, workers_of
@@ -149,11 +150,15 @@ def test_a_required_gpu_that_is_absent_ends_at_once_with_what_check_says() -> No
 
 
 @pytest.mark.tensorflow
-def test_nothing_is_trained_on_a_simulated_driver(tmp_path: Path) -> None:
-    driver_libraries(tmp_path)
-    done = validate("--gpu", LD_LIBRARY_PATH=str(tmp_path))
-    assert done.returncode == 1
+@needs_overlay
+def test_nothing_is_trained_on_a_simulated_driver_on_which_check_finds_no_fault(tmp_path: Path) -> None:
+    light = python("light", package="numpy").parent.parent
+    machine = workstation(tmp_path / "machine").real_environment(light)
+    machine.export(LD_LIBRARY_PATH=f"{machine.site_packages}/nvidia/cusolver/lib")
+    done = run_inside(machine, [sys.executable, "-m", "envdoctor", "validate", "--gpu"])
+    assert "TensorFlow 2.21.0 should use the GPU on a SIMULATED driver" in done.stdout, done.stderr
     assert "No usable GPU: the driver is SIMULATED: nothing was trained" in done.stdout
+    assert done.returncode == 1
 
 
 @pytest.mark.tensorflow
@@ -183,11 +188,11 @@ def test_settings_of_threads_are_tried_and_the_best_comes_with_its_export(tmp_pa
     assert sum(setting["best"] for setting in tried) == 1
 
 
-def started(tmp_path: Path, epochs: str = "200") -> tuple[subprocess.Popen[str], int]:
+def started(tmp_path: Path, wrong: str = "") -> tuple[subprocess.Popen[str], int]:
     """A doctor, and the worker that trains for it."""
-    command, environment = fake(tmp_path)
+    command, environment = fake(tmp_path, wrong)
     process = subprocess.Popen(
-        [*command, "--epochs", epochs],
+        [*command, "--epochs", "200"],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -216,8 +221,10 @@ def test_ctrl_c_leaves_no_child_and_prints_what_was_measured(tmp_path: Path) -> 
 
 
 @pytest.mark.tensorflow
-def test_a_doctor_that_is_killed_takes_its_worker_with_it(tmp_path: Path) -> None:
-    doctor_process, worker = started(tmp_path)
+def test_a_doctor_that_is_killed_takes_its_silent_worker_with_it(tmp_path: Path) -> None:
+    doctor_process, worker = started(tmp_path, "silent")
+    time.sleep(3)  # until it hangs: one that speaks ends with its pipe
+    assert is_running(worker)
     doctor_process.kill()
     doctor_process.communicate(timeout=20)
     assert ends(worker)

@@ -18,7 +18,8 @@ from envdoctor.report.validate_json import result_document
 from envdoctor.report.validate_text import render_validation
 from envdoctor.target import choose_target
 from envdoctor.validate import conditions, networks, tune
-from envdoctor.validate.judge import CURVE_BAND, Gates, Outcome, Result, difference, judge
+from envdoctor.validate.comparison import CURVE_BAND, difference
+from envdoctor.validate.judge import Gates, Outcome, Result, judge
 from envdoctor.validate.measure import device_rows
 from envdoctor.validate.protocol import (
     BUILDING,
@@ -257,7 +258,7 @@ def test_the_growth_with_the_batch_stands_beside_a_failed_speedup() -> None:
     result = judge(NETWORK, [fast, slow], Gates(min_speedup=3))
     assert "VAL008" in codes(result)
     assert "batch 512 6.67 times" in evidence(result)
-    assert "batch 64 → 512 6.7 times the images per second" in evidence(result)
+    assert "from batch 64 to 512 6.7 times the images per second" in evidence(result)
     assert [s.batch_size for s in result.speedups] == [64, 512]
 
 

@@ -198,7 +198,9 @@ def test_a_simulated_gpu_is_sampled_beside_the_training(tmp_path: Path) -> None:
     assert all(sample["s"] >= -0.1 for sample in row.telemetry.samples)
 
 
-@pytest.mark.parametrize(("nvml", "says"), [(HANG, "no answer"), (999, "NVMLError"), ("none", "NVML")])
+@pytest.mark.parametrize(
+    ("nvml", "says"), [(HANG, "NVML gave no answer"), (999, "NVMLError"), ("none", "NVML")]
+)
 def test_a_silent_nvml_stalls_no_training_and_its_reason_is_kept(
     tmp_path: Path, nvml: str | int, says: str
 ) -> None:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.administration import privileged, restart_container, told
+from envdoctor.checks.distributions import family
+from envdoctor.checks.driver_remedies import RESTART_WSL, host_driver_loaded
+from envdoctor.checks.engines import let_in, started_with, with_variable
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
@@ -29,45 +33,6 @@ NVML_UNKNOWN = 999  # NVML_ERROR_UNKNOWN, nvml.h
 WSL_LIBRARIES = "/usr/lib/wsl/lib"
 _SHM = "/dev/shm"  # noqa: S108  a mount point
 LITTLE_SHM = 128 << 20  # bytes; Docker's default is 64 MiB, NVIDIA's advice 1 GiB
-_CDI = "sudo nvidia-ctk cdi generate --output=/etc/cdi/nvidia.yaml"
-
-# How each engine is told to let the GPUs in
-_LET_IN = {
-    "docker": "start the container with the GPUs: docker run --gpus all …    "
-    "(Compose: deploy.resources.reservations.devices)",
-    "podman": f"on the host: {_CDI}; then start it with: podman run --device nvidia.com/gpu=all …",
-    "kubernetes": "ask for a GPU in the pod's container: resources.limits: nvidia.com/gpu: 1    "
-    "(the node must offer it: kubectl describe node | grep nvidia.com/gpu)",
-    "singularity": "start it with the GPUs: singularity exec --nv IMAGE …",
-    "apptainer": "start it with the GPUs: apptainer exec --nv IMAGE …",
-    "lxc": "on the host: lxc config device add CONTAINER gpu gpu && "
-    "lxc config set CONTAINER nvidia.runtime=true; then restart the container",
-    "systemd-nspawn": "start it with --bind=/dev/nvidia0 --bind=/dev/nvidiactl --bind=/dev/nvidia-uvm, "
-    "--property=DeviceAllow= for each, and the host's libcuda.so.1 bound in",
-}
-_RESTART = {
-    "docker": "on the host: docker restart CONTAINER",
-    "podman": "on the host: podman restart CONTAINER",
-    "kubernetes": "delete the pod, its controller starts a new one: kubectl delete pod POD",
-}
-
-
-def let_in(facts: Facts) -> str:
-    """How this kind of container is given the GPUs."""
-    kind = facts.host.container
-    return _LET_IN.get(
-        kind, f"give the {kind} container the GPU's device nodes and the host's driver libraries"
-    )
-
-
-def host_driver_loaded(facts: Facts) -> bool | None:
-    """Whether the kernel, which a container shares with its host, runs NVIDIA's module; None: not known."""
-    driver = facts.driver
-    if driver_answers(facts) or (isinstance(driver.kernel_module, str) and driver.kernel_module):
-        return True
-    if not isinstance(driver.modules, Unavailable):
-        return "nvidia" in driver.modules
-    return None
 
 
 def check_container_without_gpu(facts: Facts) -> Iterator[Finding]:
@@ -105,15 +70,10 @@ def check_container_without_gpu(facts: Facts) -> Iterator[Finding]:
             Evidence("libcuda.so.1", "found" if libcuda else "not found", "ldconfig -p | grep libcuda.so.1"),
             *(Evidence(v, repr(facts.environment[v]), f"env | grep {v}") for v in asked),
         ),
-        remedy=_capability(facts) if monitored else let_in(facts),
+        remedy=with_variable(facts, "NVIDIA_DRIVER_CAPABILITIES", "compute,utility")
+        if monitored
+        else let_in(facts),
     )
-
-
-def _capability(facts: Facts) -> str:
-    asks = "NVIDIA_DRIVER_CAPABILITIES=compute,utility"
-    if facts.host.container in {"docker", "podman"}:
-        return f"start the container with: {facts.host.container} run -e {asks} …"
-    return f"set {asks} for the container, and start it again"
 
 
 def check_lost_gpu(facts: Facts) -> Iterator[Finding]:
@@ -150,10 +110,16 @@ def check_lost_gpu(facts: Facts) -> Iterator[Finding]:
             ),
             *(() if refused else (Evidence("device nodes", ", ".join(n.path for n in nodes), "ls /dev"),)),
         ),
-        remedy=_RESTART.get(kind, "restart the container: nothing inside it can repair this")
-        + "    (for good: give it the nodes with --device, or a CDI description; "
-        "`systemctl daemon-reload` on the host took them away)",
+        remedy=_given_back(facts),
     )
+
+
+def _given_back(facts: Facts) -> str:
+    """For good: nodes that the engine itself knows, which a `systemctl daemon-reload` does not take away."""
+    nodes = "--device=/dev/nvidiactl --device=/dev/nvidia-uvm --device=/dev/nvidia0"
+    lasting = started_with(facts, nodes).partition("    # ")[0]
+    outside = "outside the container: nothing inside can repair this"
+    return f"{restart_container(facts)}    # {outside}" + (f"; for good: {lasting}" if lasting else "")
 
 
 def _open_to_all(node: DeviceNode) -> bool:
@@ -169,11 +135,16 @@ def check_seccomp_clone3(facts: Facts) -> Iterator[Finding]:
     if error != "EPERM" or not libc.startswith("glibc ") or _numbers(libc[6:]) < (2, 34):
         return
     kind = facts.host.container
+    message = (
+        f"the seccomp filter{f' of this {kind} container' if kind else ''} answers EPERM to clone3: "
+        f"{libc} takes that as final, and no thread can be started"
+    )
+    newer = "Docker 20.10.10 or newer" if kind in {"docker", ""} else f"a newer {kind}"
+    proof = started_with(facts, "--security-opt seccomp=unconfined").partition("    # ")[0]
     yield Finding(
         code="HST008",
         subject="clone3",
-        message=f"the seccomp filter{f' of this {kind} container' if kind else ''} answers EPERM to clone3: "
-        f"{libc} takes that as final, and no thread can be started",
+        message=message,
         evidence=(
             Evidence("seccomp", "filter mode (2)", "grep Seccomp: /proc/self/status"),
             Evidence(
@@ -181,8 +152,8 @@ def check_seccomp_clone3(facts: Facts) -> Iterator[Finding]:
             ),
             Evidence("C library", f"{libc}; clone3 is used from 2.34 on", "ldd --version"),
         ),
-        remedy="on the host: upgrade Docker to 20.10.10 or newer, and libseccomp to 2.5 or newer    "
-        "(to prove it: docker run --security-opt seccomp=unconfined …)",
+        remedy=told(facts, message, f"{newer}, and libseccomp 2.5 or newer")
+        + (f"    # to prove it, and until then: {proof}" if proof else ""),
     )
 
 
@@ -222,18 +193,21 @@ def check_toolkit(facts: Facts) -> Iterator[Finding]:
 
 
 def _install_toolkit(facts: Facts) -> str:
-    family = {facts.host.os_id, *facts.host.os_like}
-    installs = (
-        ({"debian", "ubuntu"}, "sudo apt-get install -y nvidia-container-toolkit"),
-        ({"fedora", "rhel", "centos"}, "sudo dnf install -y nvidia-container-toolkit"),
-        ({"suse", "opensuse", "opensuse-leap", "sles"}, "sudo zypper install -y nvidia-container-toolkit"),
-        ({"arch"}, "sudo pacman -S nvidia-container-toolkit"),
-    )
-    install = next((command for names, command in installs if family & names), "")
+    installs = {
+        "ubuntu": "sudo apt-get install -y nvidia-container-toolkit",
+        "debian": "sudo apt-get install -y nvidia-container-toolkit",
+        "fedora": "sudo dnf install -y nvidia-container-toolkit",
+        "rhel": "sudo dnf install -y nvidia-container-toolkit",
+        "suse": "sudo zypper install -y nvidia-container-toolkit",
+        "arch": "sudo pacman -S nvidia-container-toolkit",
+    }
+    install = installs.get(family(facts), "")
     configure = "sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
     if not install:
         return f"install NVIDIA's nvidia-container-toolkit, then: {configure}"
-    return f"{install} && {configure}    # from NVIDIA's repository"
+    origin = "" if family(facts) == "arch" else "from NVIDIA's repository"
+    says = "Docker has no NVIDIA Container Toolkit"
+    return privileged(facts, says, f"{install} && {configure}", origin)
 
 
 # --- WSL2 -------------------------------------------------------------------------------------------
@@ -284,12 +258,18 @@ def check_wsl_linux_driver(facts: Facts) -> Iterator[Finding]:
 
 
 def _remove_linux_driver(facts: Facts) -> str:
-    family = {facts.host.os_id, *facts.host.os_like}
-    then = "sudo ldconfig    # then, in Windows: wsl --shutdown"
-    if family & {"debian", "ubuntu"}:
-        packages = "'^nvidia-driver-.*' '^libnvidia-compute-.*' '^nvidia-utils-.*' '^cuda-drivers.*'"
-        return f"sudo apt-get purge {packages} && {then}"
-    return f"remove the Linux NVIDIA driver's packages (keep the CUDA toolkit), then: {then}"
+    apt = "'^nvidia-driver-.*' '^libnvidia-compute-.*' '^nvidia-utils-.*' '^cuda-drivers.*'"
+    remove = {
+        "ubuntu": f"sudo apt-get purge {apt}",
+        "debian": "sudo apt-get purge nvidia-driver libcuda1",
+        "fedora": "sudo dnf remove xorg-x11-drv-nvidia-cuda-libs",
+        "suse": "sudo zypper remove nvidia-compute-G06",
+        "arch": "sudo pacman -R nvidia-utils",
+    }.get(family(facts), "")
+    then = f"{RESTART_WSL}; the CUDA toolkit may stay"
+    if not remove:
+        return f"remove the Linux driver's packages (keep the CUDA toolkit): sudo ldconfig && {then}"
+    return f"{remove} && sudo ldconfig && {then}"
 
 
 def _wsl_libcuda(facts: Facts) -> str:
@@ -315,7 +295,6 @@ def check_shared_memory(facts: Facts) -> Iterator[Finding]:
     loaders = [f for f in names if f.name == "torch"]
     if not many and not loaders:
         return
-    kind = facts.host.container
     user = "NCCL between several GPUs" if many else f"{title(loaders[0])}'s data workers"
     yield Finding(
         code="HST011",
@@ -326,12 +305,18 @@ def check_shared_memory(facts: Facts) -> Iterator[Finding]:
             Evidence(_SHM, f"size={size >> 10}k", f"grep {_SHM} /proc/self/mountinfo"),
             Evidence("GPUs visible", str(_visible_gpus(facts)), "nvidia-smi -L"),
         ),
-        remedy={
-            "docker": "start it again with: docker run --shm-size=8g …    (or --ipc=host)",
-            "podman": "start it again with: podman run --shm-size=8g …    (or --ipc=host)",
-            "kubernetes": "mount an emptyDir with medium: Memory at /dev/shm",
-        }.get(kind, "sudo mount -o remount,size=50% /dev/shm"),
+        remedy=_more_shared_memory(facts),
     )
+
+
+def _more_shared_memory(facts: Facts) -> str:
+    if facts.host.container == "kubernetes":
+        return (
+            "put into the pod's spec: volumes: [{name: shm, emptyDir: {medium: Memory}}], and into the "
+            "container's: volumeMounts: [{name: shm, mountPath: /dev/shm}]"
+        )
+    again = started_with(facts, "--shm-size=8g")
+    return f"{again}; or --ipc=host" if again else f"sudo mount -o remount,size=50% {_SHM}"
 
 
 def _visible_gpus(facts: Facts) -> int:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from envdoctor.checks.containers import host_driver_loaded, let_in
+from envdoctor.catalog.commands import KERNEL_LOG
+from envdoctor.checks.administration import privileged
+from envdoctor.checks.distributions import then_boot
+from envdoctor.checks.driver_remedies import (
+    RESTART_WSL,
+    after_cuinit,
+    install_driver,
+    let_user_in,
+    load_module,
+    make_nodes,
+    newer_driver_or_release,
+    one_version,
+    other_half,
+)
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
@@ -41,21 +54,21 @@ def check_driver_not_installed(facts: Facts) -> Iterator[Finding]:
     require_gpu_wanted(facts)
     if isinstance(facts.driver.cuda, CudaDriver) or _library(facts, "libcuda.so.1"):
         return
-    partly = driver_answers(facts)
+    message = (
+        "NVML answers, but libcuda.so.1 is not installed: only the driver's monitoring half is here"
+        if driver_answers(facts)
+        else "the NVIDIA driver is not installed (no libcuda.so.1)"
+    )
     yield Finding(
         code="DRV001",
         subject="libcuda.so.1",
-        message="NVML answers, but libcuda.so.1 is not installed: only the driver's monitoring half is here"
-        if partly
-        else "the NVIDIA driver is not installed (no libcuda.so.1)",
+        message=message,
         evidence=(
             Evidence("GPU", "; ".join(gpu_traces(facts)) or "required", "lspci -d 10de:"),
             Evidence("libcuda.so.1", "not found", "ldconfig -p | grep libcuda.so.1"),
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
         ),
-        remedy="in a container, ask for it: NVIDIA_DRIVER_CAPABILITIES=compute,utility"
-        if partly
-        else _install_driver(facts),
+        remedy=other_half(facts, message) if driver_answers(facts) else install_driver(facts, message),
     )
 
 
@@ -67,17 +80,17 @@ def check_driver_not_loaded(facts: Facts) -> Iterator[Finding]:
         raise SkipError("WSL2 has no NVIDIA kernel module of its own")
     if known(facts.driver.kernel_module) or "nvidia" in _modules(facts):
         return
+    message = "the driver's libraries are installed, but its kernel module is not loaded"
     yield Finding(
         code="DRV002",
         subject="nvidia.ko",
-        message="the driver's libraries are installed, but its kernel module is not loaded",
+        message=message,
         evidence=(
             Evidence("libcuda.so.1", _library(facts, "libcuda.so.1"), "ldconfig -p | grep libcuda.so.1"),
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
             Evidence("loaded", ", ".join(_modules(facts)) or "neither nvidia nor nouveau", "lsmod"),
         ),
-        remedy=_on_host(facts)
-        + "sudo modprobe nvidia    # if that fails, `sudo dmesg | grep -i nvidia` says why",
+        remedy=load_module(facts, message),
     )
 
 
@@ -93,20 +106,20 @@ def check_driver_library_mismatch(facts: Facts) -> Iterator[Finding]:
         return
     user = ", ".join(sorted(libraries)) or "of another version"
     kernel = module if isinstance(module, str) and module else "of another version"
+    message = (
+        f"the kernel module is {kernel}, "
+        f"the libraries are {user}: the driver was upgraded and the old module still runs"
+    )
     yield Finding(
         code="DRV003",
         subject="driver",
-        message=f"the kernel module is {kernel}, "
-        f"the libraries are {user}: the driver was upgraded and the old module still runs",
+        message=message,
         evidence=(
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
             *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
             *((Evidence("NVML", nvml.detail, "nvidia-smi"),) if isinstance(nvml, ProbeFailure) else ()),
         ),
-        remedy=f"restart the {facts.host.container} container (the host's driver was upgraded meanwhile), "
-        "and take a driver that the image itself brings out of it"
-        if facts.host.container
-        else "sudo reboot",
+        remedy=one_version(facts, message),
     )
 
 
@@ -115,16 +128,21 @@ def check_nouveau_loaded(facts: Facts) -> Iterator[Finding]:
     held = [g.address for g in known(facts.driver.pci) if g.kernel_driver == "nouveau"]
     if not held and ("nouveau" not in _modules(facts) or "nvidia" in _modules(facts)):
         return
+    message = "nouveau holds the GPU, so that NVIDIA's driver cannot"
+    blacklist = (
+        "printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | "
+        "sudo tee /etc/modprobe.d/blacklist-nouveau.conf"
+    )
+    command, _, remark = then_boot(facts, blacklist).partition("    # ")
     yield Finding(
         code="DRV005",
         subject="nouveau",
-        message="nouveau holds the GPU, so that NVIDIA's driver cannot",
+        message=message,
         evidence=(
             Evidence("loaded", ", ".join(_modules(facts)), "lsmod | grep -E 'nouveau|nvidia'"),
             *(Evidence(f"PCI {a}", "driver in use: nouveau", f"lspci -k -s {a}") for a in held),
         ),
-        remedy="printf 'blacklist nouveau\\noptions nouveau modeset=0\\n' | "
-        "sudo tee /etc/modprobe.d/blacklist-nouveau.conf    # then rebuild the initramfs and reboot",
+        remedy=privileged(facts, message, command, remark),
     )
 
 
@@ -146,29 +164,28 @@ def check_device_nodes(facts: Facts) -> Iterator[Finding]:
             raise SkipError("NVML answers, and cuInit did not get as far as to open them")
     missing = [p for p in wanted if p not in nodes]
     if missing:
+        message = f"{', '.join(missing)} missing, though the kernel module is loaded"
         yield Finding(
             code="DRV007",
             subject=missing[0],
-            message=f"{', '.join(missing)} missing, though the kernel module is loaded",
+            message=message,
             evidence=(
                 Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
                 Evidence("device nodes", ", ".join(sorted(nodes)) or "none", "ls -l /dev/nvidia*"),
             ),
-            remedy=_on_host(facts) + "sudo nvidia-modprobe -c 0 -u",
+            remedy=make_nodes(facts, message, missing),
         )
     closed = [nodes[p] for p in wanted if p in nodes and not (nodes[p].readable and nodes[p].writable)]
     if closed:
-        groups = sorted({n.group for n in closed})
+        message = f"this user may not open {', '.join(n.path for n in closed)}"
         yield Finding(
             code="DRV008",
             subject=closed[0].path,
-            message=f"this user may not open {', '.join(n.path for n in closed)}",
+            message=message,
             evidence=tuple(
                 Evidence(n.path, f"{n.mode} {n.owner}:{n.group}", f"ls -l {n.path}") for n in closed
             ),
-            remedy=f'sudo usermod -aG {groups[0]} "$USER"    # then log in again'
-            if groups != ["root"]
-            else "sudo chmod a+rw /dev/nvidia*    # lasting: NVreg_DeviceFileMode=0666 in /etc/modprobe.d",
+            remedy=let_user_in(facts, message, sorted({n.group for n in closed})),
         )
 
 
@@ -182,16 +199,20 @@ def check_driver_unresponsive(facts: Facts) -> Iterator[Finding]:
     if not sick:
         return
     hangs = any(probe.kind is ProbeFailureKind.HANG for probe in sick.values())
+    message = f"the driver {'does not answer' if hangs else 'crashes'}: " + "; ".join(
+        f"{what}, {probe.detail}" for what, probe in sick.items()
+    )
     yield Finding(
         code="DRV014",
         subject=", ".join(sick),
-        message=f"the driver {'does not answer' if hangs else 'crashes'}: "
-        + "; ".join(f"{what}, {probe.detail}" for what, probe in sick.items()),
+        message=message,
         evidence=(
             *(Evidence(what, probe.detail, "timeout 10 nvidia-smi") for what, probe in sick.items()),
             Evidence("kernel module", _module(facts), "cat /proc/driver/nvidia/version"),
         ),
-        remedy="sudo dmesg | grep -iE 'nvrm|xid'    # a wedged driver needs a reboot",
+        remedy=RESTART_WSL
+        if facts.host.wsl
+        else privileged(facts, message, "sudo reboot", f"what it was: {KERNEL_LOG}"),
     )
 
 
@@ -207,12 +228,15 @@ def check_driver_too_old(facts: Facts) -> Iterator[Finding]:
         if release_key(version) >= release_key(row.floor):
             continue
         serves = driver_cuda_version(facts)
+        message = (
+            f"driver {version} is too old for {title(framework)} (CUDA {framework.cuda_version}): "
+            f"it needs {row.floor} or newer"
+        )
         yield Finding(
             code="DRV004",
             subject=f"driver {version}",
             framework=framework.name,
-            message=f"driver {version} is too old for {title(framework)} (CUDA {framework.cuda_version}): "
-            f"it needs {row.floor} or newer",
+            message=message,
             evidence=(
                 Evidence(
                     "driver",
@@ -229,8 +253,7 @@ def check_driver_too_old(facts: Facts) -> Iterator[Finding]:
                     row.source,
                 ),
             ),
-            remedy=f"install driver {row.floor} or newer and reboot, or use a release of "
-            f"{title(framework.name)} built for CUDA {serves or 'that this driver serves'}",
+            remedy=newer_driver_or_release(facts, framework, message, row.floor),
         )
 
 
@@ -248,6 +271,7 @@ def check_cuinit(facts: Facts) -> Iterator[Finding]:
             Evidence("cuInit", probe.detail, "nvidia-smi; dmesg | grep -i nvrm"),
             *(Evidence(v.soname, v.real, f"ls -l {v.path}") for v in driver_libraries(facts)),
         ),
+        remedy=after_cuinit(facts, code, message),
     )
 
 
@@ -264,28 +288,3 @@ def _module(facts: Facts) -> str:
     if isinstance(module, Unavailable):
         return f"unknown ({module.reason})"
     return f"nvidia {module}" if module else "not loaded"
-
-
-def _on_host(facts: Facts) -> str:
-    return "on the host: " if facts.host.container else ""
-
-
-def _install_driver(facts: Facts) -> str:
-    if facts.host.wsl:
-        return "install NVIDIA's driver in Windows, and none in WSL2; then, in Windows: wsl --shutdown"
-    if facts.host.container and host_driver_loaded(facts) is False:
-        return "on the host, not in the container: install NVIDIA's driver; then " + let_in(facts)
-    if facts.host.container:
-        return let_in(facts)
-    family = {facts.host.os_id, *facts.host.os_like}
-    if "ubuntu" in family:
-        return "sudo ubuntu-drivers install    # then reboot"
-    if "debian" in family:
-        return "sudo apt-get install nvidia-driver    # from non-free; then reboot"
-    if family & {"suse", "opensuse", "opensuse-leap", "sles"}:
-        return "sudo zypper install nvidia-driver-G06-kmp-default    # from NVIDIA's repository; then reboot"
-    if family & {"fedora", "rhel", "centos"}:
-        return "sudo dnf install nvidia-driver nvidia-driver-cuda    # from NVIDIA's repository; then reboot"
-    if "arch" in family:
-        return "sudo pacman -S nvidia nvidia-utils    # then reboot"
-    return "install NVIDIA's driver for this distribution, then reboot"

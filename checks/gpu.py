@@ -8,15 +8,20 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.administration import ask_for_gpu
+from envdoctor.checks.driver_remedies import RESTART_WSL, newer_driver
+from envdoctor.checks.engines import let_in
 from envdoctor.checks.machine import (
     cuda_frameworks,
     driver_answers,
     driver_cuda_version,
+    driver_version,
     gpu_traces,
     gpus,
     require_gpu_wanted,
     title,
 )
+from envdoctor.checks.other_releases import has_none, other_release_command
 from envdoctor.checks.visible_devices import VARIABLE, Mask, maskable, read_mask
 from envdoctor.facts.model import CudaDriver, Facts, Framework, Nvml, Unavailable, known
 from envdoctor.finding import Evidence, Finding, SkipError, Unknown
@@ -45,8 +50,23 @@ def check_no_gpu(facts: Facts) -> Iterable[Finding]:
             Evidence("PCI bus", f"{len(pci)} display controllers of NVIDIA", "lspci -d 10de:"),
             Evidence("device nodes", "none", "ls /dev/nvidia*"),
         ),
-        remedy="run on a machine (or in a container, or a queue) that has one" if required else "",
+        remedy=_get_one(facts) if required else "",
     )
+
+
+def _get_one(facts: Facts) -> str:
+    if ask_for_gpu(facts):
+        return ask_for_gpu(facts)
+    if facts.host.wsl:
+        return "install NVIDIA's driver in Windows, where the GPU is; then: " + RESTART_WSL
+    if facts.host.container:
+        return let_in(facts)
+    flags = facts.surroundings.cpu_flags
+    guest = not isinstance(flags, Unavailable) and flags is not None and "hypervisor" in flags
+    name = facts.host.hostname or "this machine"
+    if guest:
+        return f"give the virtual machine {name} a GPU (PCI passthrough, or an instance type with one)"
+    return f"run on a machine that has one: on {name} `lspci -d 10de:` lists no GPU of NVIDIA"
 
 
 # --- who may see it ---------------------------------------------------------------------------------
@@ -95,8 +115,10 @@ def _why_hidden(value: str, mask: Mask) -> str:
 
 
 def _show_again(facts: Facts, value: str) -> str:
-    if value.strip() == NO_DEVICE_FILES or facts.environment.get("SLURM_JOB_ID"):
-        return "ask the scheduler for a GPU: srun --gres=gpu:1 …    (do not unset its variable)"
+    """What a scheduler has set is its word: to unset it would take another job's GPU."""
+    if value.strip() == NO_DEVICE_FILES or ask_for_gpu(facts):
+        slurm = "srun --gres=gpu:1 --pty bash    # in a job's script: #SBATCH --gres=gpu:1"
+        return f"{ask_for_gpu(facts) or slurm}; do not unset {VARIABLE}"
     return f"unset {VARIABLE}"
 
 
@@ -117,9 +139,7 @@ def _withheld_from_container(facts: Facts) -> Iterator[Finding]:
             Evidence(CONTAINER_VARIABLE, repr(value), f"env | grep {CONTAINER_VARIABLE}"),
             Evidence("container", engine, "cat /proc/1/cgroup"),
         ),
-        remedy="start it again with a GPU: docker run --rm --gpus all …"
-        if engine == "docker"
-        else f"start the container again with {CONTAINER_VARIABLE}=all",
+        remedy=let_in(facts),
     )
 
 
@@ -250,7 +270,7 @@ def _finding(
             framework=framework.name,
             message=f"{name}; {title(framework)} was built for {lowest} and up, and ignores it",
             evidence=evidence,
-            remedy="use a release whose build still has this GPU, or build from source",
+            remedy=_build_for(facts, framework, device.capability),
         )
     if how is Reach.UNSUPPORTED or refused:
         return Finding(
@@ -277,13 +297,18 @@ def _newer_build(facts: Facts, framework: Framework, capability: str) -> str:
     if facts.environment.get("CUDA_DISABLE_PTX_JIT", "").strip() == "1":
         return "unset CUDA_DISABLE_PTX_JIT"
     serves = driver_cuda_version(facts)
-    if ptx_too_new(framework.cuda_version, serves) and release_key(capability) < (10,):
-        row = driver_serving(framework.cuda_version)
-        return f"install driver {row.driver if row else 'of a newer branch'} or newer, and reboot"
-    return {
-        "tensorflow": "use a nightly build, or NVIDIA's container (NGC, tensorflow 25.02 or later)",
-        "torch": "use a build for CUDA 12.8 or later (cu128); pytorch.org/get-started has the command",
-    }.get(framework.name, f"use a newer release of {title(framework.name)}, built for this GPU")
+    row = driver_serving(framework.cuda_version)
+    if row and ptx_too_new(framework.cuda_version, serves) and release_key(capability) < (10,):
+        says = (
+            f"the driver serves CUDA {serves}, and {title(framework)} is built for {framework.cuda_version}"
+        )
+        return newer_driver(facts, says, row.driver)
+    return _build_for(facts, framework, capability)
+
+
+def _build_for(facts: Facts, framework: Framework, capability: str) -> str:
+    found = other_release_command(facts, framework, capability=capability, driver=driver_version(facts))
+    return found or has_none(framework, capability)
 
 
 def _cache_evidence(facts: Facts) -> Iterator[Evidence]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.administration import ask_for_gpu, privileged, told
+from envdoctor.checks.distributions import then_boot
 from envdoctor.checks.gpu_answers import answers, held_by, label, who
 from envdoctor.checks.machine import FRAMEWORK_TITLES, gpus, require_gpu_wanted
 from envdoctor.facts.model import CudaDriver, Facts, Unavailable, known
@@ -16,6 +18,11 @@ from envdoctor.knowledge.loading import release_key
 PROHIBITED, EXCLUSIVE = 2, {1: "Exclusive_Thread", 3: "Exclusive_Process"}  # NVML_COMPUTEMODE_…
 VGPU = 2  # NVML_GPU_VIRTUALIZATION_MODE_VGPU
 SMALL = 8  # kDefaultMinGPUMultiprocessorCount, tensorflow/core/common_runtime/gpu/gpu_device.cc
+# Unified memory comes with profiles of a whole GPU or MIG instance alone (NVIDIA vGPU user guide, UVM).
+_WHOLE_PROFILE = (
+    "a vGPU profile with the whole GPU, and unified memory: the plug-in parameter enable_uvm=1 "
+    "(vSphere: pciPassthru0.cfg.enable_uvm = 1)"
+)
 MINIMUM = "TF_MIN_GPU_MULTIPROCESSOR_COUNT"
 _COUNT = re.compile(r"[+]?[0-9]{1,9}")  # anything else TensorFlow refuses, and takes its default
 
@@ -33,17 +40,23 @@ def check_mig_instances(facts: Facts) -> Iterator[Finding]:
     for gpu, mode in modes:
         if mode.instances:
             continue
+        message = f"{label(gpu)} is in MIG mode and has no instance to compute on"
+        instance = f"sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C"
         yield Finding(
             code="GPU011",
             subject=label(gpu),
             severity_here=Severity.WARNING if devices else None,
-            message=f"{label(gpu)} is in MIG mode and has no instance to compute on",
+            message=message,
             evidence=(
                 Evidence("MIG mode", "enabled", "nvidia-smi --query-gpu=index,mig.mode.current --format=csv"),
                 Evidence("compute instances", "none", "nvidia-smi -L"),
             ),
-            remedy=f"sudo nvidia-smi -i {gpu.index} -mig 0    # the whole GPU; or one instance that "
-            f"takes all of it: sudo nvidia-smi mig -i {gpu.index} -cgi 0 -C",
+            remedy=privileged(
+                facts,
+                message,
+                f"sudo nvidia-smi -i {gpu.index} -mig 0",
+                f"the whole GPU; or one instance that takes all of it: {instance}",
+            ),
         )
 
 
@@ -67,17 +80,25 @@ def check_compute_mode(facts: Facts) -> Iterator[Finding]:
             name, what, severity = EXCLUSIVE[mode], "lets one process in at a time", Severity.NOTE
         else:
             continue
+        message = f"compute mode {name} of {label(gpu)} {what}"
         yield Finding(
             code="GPU012",
             subject=label(gpu),
             severity_here=severity,
-            message=f"compute mode {name} of {label(gpu)} {what}",
+            message=message,
             evidence=(
                 Evidence("compute mode", name, "nvidia-smi --query-gpu=index,compute_mode --format=csv"),
                 *map(held_by, inside),
             ),
-            remedy=f"sudo nvidia-smi -i {gpu.index} -c DEFAULT    # a cluster: ask the scheduler for a GPU",
+            remedy=_share(facts, message, gpu.index, taken=bool(inside)),
         )
+
+
+def _share(facts: Facts, says: str, index: int, *, taken: bool) -> str:
+    """A cluster that sets exclusive mode means it: there a job asks for a GPU of its own."""
+    if taken and ask_for_gpu(facts):
+        return ask_for_gpu(facts)
+    return privileged(facts, says, f"sudo nvidia-smi -i {index} -c DEFAULT")
 
 
 def check_multiprocessors(facts: Facts) -> Iterator[Finding]:
@@ -125,18 +146,20 @@ def check_vgpu(facts: Facts) -> Iterator[Finding]:
     for framework in known(facts.frameworks):
         refuses = framework.name == "jax" and release_key(framework.version) > (0, 10, 0)
         name = f"{FRAMEWORK_TITLES.get(framework.name, framework.name)} {framework.version}"
+        message = f"the vGPU {without[0].name} has no virtual memory management, which {name} " + (
+            "asks for" if refuses else "may ask for"
+        )
         yield Finding(
             code="GPU014",
             subject=without[0].name,
             framework=framework.name,
             severity_here=Severity.ERROR if refuses else Severity.NOTE,
-            message=f"the vGPU {without[0].name} has no virtual memory management, which {name} "
-            + ("asks for" if refuses else "may ask for"),
+            message=message,
             evidence=(
                 Evidence("virtualization", "vGPU", "nvidia-smi -q | grep -A 3 -i 'virtualization mode'"),
                 Evidence("virtual memory management", "not supported", "cuDeviceGetAttribute 102"),
             ),
-            remedy="give the virtual machine a profile with the whole GPU, or unified memory (enable_uvm=1)",
+            remedy=told(facts, message, _WHOLE_PROFILE),
         )
 
 
@@ -152,14 +175,19 @@ def check_profiling_permitted(facts: Facts) -> Iterator[Finding]:
     profiling = known(facts.driver.profiling)
     if not profiling.admin_only or profiling.is_admin:
         return
+    message = f"this user may not read the GPU's performance counters, which {profilers[0].name} shows"
+    option = (
+        "echo 'options nvidia NVreg_RestrictProfilingToAdminUsers=0' | "
+        "sudo tee /etc/modprobe.d/nvidia-profiling.conf"
+    )
+    command, _, remark = then_boot(facts, option).partition("    # ")
     yield Finding(
         code="GPU016",
         subject="performance counters",
-        message=f"this user may not read the GPU's performance counters, which {profilers[0].name} shows",
+        message=message,
         evidence=(
             Evidence("RmProfilingAdminOnly", "1", "grep RmProfilingAdminOnly /proc/driver/nvidia/params"),
             Evidence("profiler", f"{profilers[0].name} {profilers[0].version}", profilers[0].location),
         ),
-        remedy="echo 'options nvidia NVreg_RestrictProfilingToAdminUsers=0' | "
-        "sudo tee /etc/modprobe.d/nvidia-profiling.conf    # then rebuild the initramfs and reboot",
+        remedy=privileged(facts, message, command, remark),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.administration import ask_for_gpu, privileged
 from envdoctor.checks.gpu_answers import answers, held_by, label, size, who
 from envdoctor.checks.machine import gpus, require_gpu_wanted
 from envdoctor.facts.model import CudaDriver, Facts, Gpu, Nvml, PciGpu, ProbeFailure, Unavailable, known
@@ -41,15 +42,19 @@ def check_memory_held(facts: Facts) -> Iterator[Finding]:
                 ),
                 *map(held_by, holders),
             ),
-            remedy=_make_room(roomy, holders),
+            remedy=_make_room(facts, roomy, holders),
         )
 
 
-def _make_room(roomy: list[Gpu], holders: tuple[GpuProcess, ...]) -> str:
+def _make_room(facts: Facts, roomy: list[Gpu], holders: tuple[GpuProcess, ...]) -> str:
+    if not holders and ask_for_gpu(facts):
+        return ask_for_gpu(facts)
     if roomy:
         return f"export CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES={roomy[0].index}"
     pids = " ".join(str(p.pid) for p in holders if isinstance(p.name, str))
-    return f"kill {pids}    # if it is yours; else ask its user" if pids else "sudo fuser -v /dev/nvidia*"
+    users = ", ".join(dict.fromkeys(p.user for p in holders if isinstance(p.user, str)))
+    whose = f"if it is yours: it is {users}'s" if users else "if it is yours; else ask its user"
+    return f"kill {pids}    # {whose}" if pids else "sudo fuser -v /dev/nvidia*"
 
 
 # --- faults -----------------------------------------------------------------------------------------
@@ -107,19 +112,30 @@ def check_hardware_fault(facts: Facts) -> Iterator[Finding]:
                 *(Evidence(name, reason, "nvidia-smi -L") for name, reason in lost),
                 *(Evidence("kernel log", e.text, look) for e in events),
             ),
-            remedy="sudo poweroff    # a cold start; if it comes back, seat the card, check its power plugs",
+            remedy=privileged(
+                facts,
+                "; ".join(f"{name} does not answer: {reason}" for name, reason in lost),
+                "sudo poweroff",
+                "a cold start; if it comes back, seat the card, check its power plugs",
+            ),
         )
         return
     for address in dict.fromkeys(e.address for e in events):
         here = [e for e in events if e.address == address]
         name = f"GPU {address}" if address else "the GPU"
+        message = f"{name}: {'; '.join(map(_meaning, here))} (kernel log of this boot)"
         yield Finding(
             code="GPU007",
             subject=name,
             severity_here=severity,
-            message=f"{name}: {'; '.join(map(_meaning, here))} (kernel log of this boot)",
+            message=message,
             evidence=tuple(Evidence("kernel log", e.text, look) for e in here),
-            remedy="sudo reboot    # if it comes back: check seat, power and heat; sudo dcgmi diag -r 3",
+            remedy=privileged(
+                facts,
+                message,
+                "sudo reboot",
+                "if it comes back: check seat, power and heat; sudo dcgmi diag -r 3",
+            ),
         )
     if not events and isinstance(log, Unavailable):
         raise SkipError(log.reason)
@@ -169,25 +185,28 @@ def check_memory_errors(facts: Facts) -> Iterator[Finding]:
             before += [f"{pages.double_bit} pages retired for double-bit errors"] if pages.double_bit else []
             resets |= pages.pending
         if now or before:
+            message = f"{label(gpu)}: {'; '.join(now or before)}" + ("" if now else " (repaired)")
             yield Finding(
                 code="GPU010",
                 subject=label(gpu),
                 severity_here=None if now else Severity.NOTE,
-                message=f"{label(gpu)}: {'; '.join(now or before)}" + ("" if now else " (repaired)"),
+                message=message,
                 evidence=tuple(
                     Evidence("NVML", said, "nvidia-smi -q -d ECC,ROW_REMAPPER,PAGE_RETIREMENT")
                     for said in (*now, *before)
                 ),
-                remedy=_after_memory_error(gpu, resets=resets) if now else "",
+                remedy=_after_memory_error(facts, message, gpu, resets=resets) if now else "",
             )
     if not told and gpus(facts):
         raise SkipError("no GPU here counts memory errors")
 
 
-def _after_memory_error(gpu: Gpu, *, resets: bool) -> str:
+def _after_memory_error(facts: Facts, says: str, gpu: Gpu, *, resets: bool) -> str:
     if resets:
-        return f"sudo nvidia-smi --gpu-reset -i {gpu.index}    # nothing may use it then; or sudo reboot"
-    return "sudo nvidia-bug-report.sh    # for the vendor, who replaces the card"
+        reset = f"sudo nvidia-smi --gpu-reset -i {gpu.index}"
+        return privileged(facts, says, reset, "nothing may use it then; or sudo reboot")
+    report = "for the vendor, who replaces the card"
+    return privileged(facts, says, "sudo nvidia-bug-report.sh", report)
 
 
 def _count(value: int | Unavailable) -> int:
@@ -214,22 +233,25 @@ def check_throttled(facts: Facts) -> Iterator[Finding]:
         if not reasons:
             continue
         heat = f"{gpu.temperature} °C" if isinstance(gpu.temperature, int) else ""
-        thermal = bits & 0x60
+        message = f"{label(gpu)} is slowed down now: {', '.join(reasons)}" + (f", at {heat}" if heat else "")
         yield Finding(
             code="GPU008",
             subject=label(gpu),
-            message=f"{label(gpu)} is slowed down now: {', '.join(reasons)}"
-            + (f", at {heat}" if heat else ""),
+            message=message,
             evidence=(
                 Evidence(
                     "clock event reasons", f"0x{bits:x}: {', '.join(reasons)}", "nvidia-smi -q -d PERFORMANCE"
                 ),
                 *((Evidence("temperature", heat, "nvidia-smi -q -d TEMPERATURE"),) if heat else ()),
             ),
-            remedy="give the card air, clean it, check its fan: nvidia-smi -q -d TEMPERATURE,POWER"
-            if thermal
-            else "check the power plugs and the supply: nvidia-smi -q -d PERFORMANCE,POWER",
+            remedy=_cool(facts, message, gpu, thermal=bool(bits & 0x60)),
         )
+
+
+def _cool(facts: Facts, says: str, gpu: Gpu, *, thermal: bool) -> str:
+    look = f"nvidia-smi -i {gpu.index} -q -d {'TEMPERATURE' if thermal else 'PERFORMANCE'},POWER"
+    what = "give the card air, clean it, check its fan" if thermal else "check its power plugs and the supply"
+    return privileged(facts, says, look, what)
 
 
 def check_pcie_link(facts: Facts) -> Iterator[Finding]:
@@ -255,12 +277,12 @@ def check_pcie_link(facts: Facts) -> Iterator[Finding]:
         if loaded and 0 < link.current.generation < generation:
             slow.append(f"generation {link.current.generation} instead of {generation}, under load")
         if slow:
-            yield _degraded(device, link, gpu, slow)
+            yield _degraded(facts, device, link, gpu, slow)
     if not judged:
         raise SkipError("no GPU's link can be seen from both ends")
 
 
-def _degraded(device: PciGpu, link: PcieLink, gpu: Gpu | None, slow: list[str]) -> Finding:
+def _degraded(facts: Facts, device: PciGpu, link: PcieLink, gpu: Gpu | None, slow: list[str]) -> Finding:
     name = label(gpu) if gpu else f"GPU {device.address}"
     directory = f"/sys/bus/pci/devices/{device.address}"
     port = known(link.port_maximum)
@@ -269,13 +291,16 @@ def _degraded(device: PciGpu, link: PcieLink, gpu: Gpu | None, slow: list[str]) 
         ("the GPU can", link.gpu_maximum, f"cat {directory}/max_link_width {directory}/max_link_speed"),
         ("its port can", port, "sudo lspci -vv | grep -E 'PCI bridge|LnkCap:'"),
     )
+    message = f"the PCIe link of {name} runs at {', '.join(slow)}"
+    look = "nvidia-smi --query-gpu=index,pcie.link.gen.current,pcie.link.width.current --format=csv"
     return Finding(
         code="GPU009",
         subject=name,
-        message=f"the PCIe link of {name} runs at {', '.join(slow)}",
+        message=message,
         evidence=tuple(
             Evidence(what, f"x{e.width}, generation {e.generation}", how) for what, e, how in ends
         ),
-        remedy="seat the card in the x16 slot nearest the CPU, without a riser; then: "
-        "nvidia-smi --query-gpu=index,pcie.link.gen.current,pcie.link.width.current --format=csv",
+        remedy=privileged(
+            facts, message, look, "after seating the card in the x16 slot nearest the CPU, without a riser"
+        ),
     )

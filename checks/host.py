@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from envdoctor.checks.administration import ask_for_gpu, privileged
+from envdoctor.checks.distributions import enrol_key, is_jetson
+from envdoctor.checks.driver_remedies import newer_driver, reload_uvm
 from envdoctor.checks.installing import Remedy, conda_install, pip_install
 from envdoctor.checks.machine import (
     cuda_frameworks,
@@ -18,6 +21,7 @@ from envdoctor.facts.model import Facts, Framework, ProbeFailure, Unavailable, k
 from envdoctor.facts.model_containers import Binaries, SecureBoot
 from envdoctor.facts.model_xla import Toolkit
 from envdoctor.finding import Evidence, Finding, SkipError
+from envdoctor.knowledge.drivers import driver_serving
 from envdoctor.knowledge.tables import release_key
 from envdoctor.shell import quoted
 
@@ -146,7 +150,7 @@ def _newer_glibc(framework: Framework, facts: Facts) -> Remedy:
     again = pip_install(
         known(facts.interpreter), "--force-reinstall", "--only-binary", ":all:", framework.distribution
     )
-    known_to_exist = "a wheel for this glibc; where there is none: a newer distribution, or a container"
+    known_to_exist = f"a wheel for {_libc(facts)}; where there is none: a newer distribution, or a container"
     return Remedy((again,)).only_said(known_to_exist)
 
 
@@ -164,7 +168,7 @@ def _newer_libstdcxx(lookup: Lookup, newest: str, better: tuple[str, ...], facts
         return conda_install(interpreter, package)
     if better:
         return Remedy(words=f"export LD_PRELOAD={quoted(better[0])}    # or upgrade {lookup.path}'s package")
-    if {"debian", "ubuntu"} & {facts.host.os_id, *facts.host.os_like}:
+    if {"debian", "ubuntu"} & {facts.host.os_id, *facts.host.os_like} and not ask_for_gpu(facts):
         return Remedy(
             words="sudo apt-get install --only-upgrade libstdc++6    # or a newer distribution, or conda"
         )
@@ -218,8 +222,8 @@ def check_cpu_instructions(facts: Facts) -> Iterator[Finding]:
                 Evidence("CPU", f"{model}, no avx among {len(flags)} flags", "grep -c -w avx /proc/cpuinfo"),
                 Evidence("wheel", ", ".join(tags[framework.name]), "its WHEEL file"),
             ),
-            remedy="give the guest the host's CPU model (QEMU: -cpu host; libvirt: host-passthrough; "
-            "Proxmox: type host) and restart it"
+            remedy="start the guest with the host's CPU model (QEMU: -cpu host; libvirt: "
+            "<cpu mode='host-passthrough'/>; Proxmox: qm set VMID --cpu host)"
             if guest
             else "conda install -c conda-forge tensorflow    # built without AVX"
             if framework.name == "tensorflow"
@@ -234,14 +238,10 @@ def check_platform(facts: Facts) -> Iterator[Finding]:
     for framework in known(facts.frameworks):
         if facts.host.libc == "musl":
             message = "runs on musl, for which NVIDIA has no driver libraries: use an image with glibc"
-            remedy = "use an image with glibc (debian, ubuntu) instead of Alpine"
+            remedy = f"use an image with glibc: python:{_minor(facts)}-slim (Debian) in place of Alpine's"
         elif framework.name == "tensorflow" and framework.cuda_build is False and machine != "x86_64":
             message = f"has no GPU build for {machine} on PyPI"
-            remedy = (
-                "use NVIDIA's own container: NGC, tensorflow, tag 25.02-tf2-py3"
-                if machine == "aarch64"
-                else f"use a framework that is built for the GPU on {machine}, or build from source"
-            )
+            remedy = _built_elsewhere(facts)
         else:
             continue
         yield Finding(
@@ -255,6 +255,23 @@ def check_platform(facts: Facts) -> Iterator[Finding]:
             ),
             remedy=remedy,
         )
+
+
+def _minor(facts: Facts) -> str:
+    interpreter = facts.interpreter
+    return "3" if isinstance(interpreter, Unavailable) else ".".join(interpreter.version.split(".")[:2])
+
+
+def _built_elsewhere(facts: Facts) -> str:
+    """Sources: NGC's catalogue; NVIDIA, "Installing TensorFlow for Jetson Platform"."""
+    if is_jetson(facts):
+        return (
+            "take the wheel that NVIDIA builds for this JetPack: `dpkg-query -W nvidia-l4t-core` tells its "
+            'version, "Installing TensorFlow for Jetson Platform" the command'
+        )
+    if facts.host.machine == "aarch64":
+        return "use NVIDIA's own container: NGC, tensorflow, tag 25.02-tf2-py3"
+    return f"build TensorFlow from source for {facts.host.machine} (./configure, with CUDA): no wheel has it"
 
 
 def _libc(facts: Facts) -> str:
@@ -278,16 +295,17 @@ def check_secure_boot(facts: Facts) -> Iterator[Finding]:
     why = _refusal(boot)
     if not why:
         return
+    message = f"Secure Boot is on, and the kernel refuses the NVIDIA module: {why}"
     yield Finding(
         code="DRV006",
         subject="nvidia.ko",
-        message=f"Secure Boot is on, and the kernel refuses the NVIDIA module: {why}",
+        message=message,
         evidence=(
             Evidence("Secure Boot", "enabled", "mokutil --sb-state"),
             Evidence("module", f"{boot.module}: {why}", f"modinfo -F signer {quoted(boot.module)}"),
             Evidence("lockdown", boot.lockdown or "not told", "cat /sys/kernel/security/lockdown"),
         ),
-        remedy=_enrol(facts),
+        remedy=_enrol(facts, message),
     )
 
 
@@ -301,17 +319,13 @@ def _refusal(boot: SecureBoot) -> str:
     return ""
 
 
-def _enrol(facts: Facts) -> str:
-    family = {facts.host.os_id, *facts.host.os_like}
-    if "ubuntu" in family:
-        return "sudo update-secureboot-policy --enroll-key && sudo reboot    # then: Enroll MOK"
-    if "debian" in family:
-        return "sudo mokutil --import /var/lib/dkms/mok.pub && sudo reboot    # then: Enroll MOK"
-    if "fedora" in family:
+def _enrol(facts: Facts, says: str) -> str:
+    command = enrol_key(facts)
+    if not command:
         return (
-            "sudo mokutil --import /etc/pki/akmods/certs/public_key.der && sudo reboot    # then: Enroll MOK"
+            "sign the module and enrol its key (mokutil --import), or switch Secure Boot off in the firmware"
         )
-    return "sign the module and enrol its key (mokutil --import), or switch Secure Boot off in the firmware"
+    return privileged(facts, says, command, "at the console, in the blue menu of the next start: Enroll MOK")
 
 
 def check_cuinit_after_suspend(facts: Facts) -> Iterator[Finding]:
@@ -322,19 +336,19 @@ def check_cuinit_after_suspend(facts: Facts) -> Iterator[Finding]:
     suspends = known(facts.surroundings.suspends)
     if not suspends:
         return
+    message = (
+        f"cuInit fails with CUDA_ERROR_UNKNOWN (999), and this machine was suspended {suspends} "
+        f"time{'' if suspends == 1 else 's'} since it started"
+    )
     yield Finding(
         code="DRV011",
         subject="cuInit",
-        message=f"cuInit fails with CUDA_ERROR_UNKNOWN (999), and this machine was suspended {suspends} "
-        f"time{'' if suspends == 1 else 's'} since it started",
+        message=message,
         evidence=(
             Evidence("cuInit", cuda.detail, "nvidia-smi; sudo dmesg | grep -i nvrm"),
             Evidence("suspends", str(suspends), "cat /sys/power/suspend_stats/success"),
         ),
-        remedy="on the host: sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm"
-        if facts.host.container
-        else "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm    "
-        "# stop what uses the GPU first: sudo fuser -v /dev/nvidia-uvm",
+        remedy=reload_uvm(facts, message),
     )
 
 
@@ -357,17 +371,21 @@ def check_older_than_ptxas(facts: Facts) -> Iterator[Finding]:
         tool, version = tools[0], str(tools[0].version)
         if release_key(serves)[:2] >= release_key(version)[:2]:
             continue
+        message = (
+            f"the driver serves CUDA {serves}, and ptxas is {version}: XLA of {title(framework)} "
+            "compiles one kernel after another (only compilation is slower)"
+        )
+        row = driver_serving(version)
         yield Finding(
             code="DRV015",
             subject="ptxas",
             framework=framework.name,
-            message=f"the driver serves CUDA {serves}, and ptxas is {version}: XLA of {title(framework)} "
-            "compiles one kernel after another (only compilation is slower)",
+            message=message,
             evidence=(
                 Evidence("driver", f"CUDA {serves}", "nvidia-smi | grep 'CUDA Version'"),
                 Evidence("ptxas", f"{tool.path} ({version})", f"{quoted(tool.path)} --version"),
             ),
-            remedy=f"when convenient: a driver that serves CUDA {version.rpartition('.')[0]}",
+            remedy=newer_driver(facts, message, row.driver) if row else "",
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import Struct
 
 from envdoctor.catalog import Severity
+from envdoctor.checks.administration import as_root, module_of
 from envdoctor.checks.cudnn import built_cudnn, too_old
 from envdoctor.checks.lookups import directory, file_name, library_path, rest_of_path, wanted, why
 from envdoctor.checks.machine import cuda_frameworks, driver_version, require_gpu_wanted, title
@@ -131,19 +132,27 @@ def _rule(lookup: Lookup) -> str:
 def _unshadow(libraries: FrameworkLibraries, shadow: Shadow, facts: Facts) -> str:
     """The search path without the winner's directory, and with the own one where nothing else leads there."""
     lookup = shadow.need.lookup
-    if lookup.rule is not Rule.LD_LIBRARY_PATH:
-        return ""
     rest = rest_of_path(lookup, facts)
-    after = look_up(
-        RecordedView(facts.libraries),
-        {**facts.environment, "LD_LIBRARY_PATH": ":".join(rest)},
-        facts.program,
-        libraries.framework,
-    )
-    index = libraries.needs.index(shadow.need)
-    if after.needs[index].real != shadow.own.real:
-        rest.insert(0, directory(shadow.own.path))
-    return f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH"
+    own = directory(shadow.own.path)
+    if lookup.rule is not Rule.LD_LIBRARY_PATH:
+        first = [own, *rest]
+        return (
+            f"export LD_LIBRARY_PATH={quoted(':'.join(first))}"
+            if _wins(first, libraries, shadow, facts)
+            else ""
+        )
+    if not _wins(rest, libraries, shadow, facts):
+        rest.insert(0, own)
+    module = module_of(facts, directory(lookup.path))
+    remark = f"    # for good: module unload {module}" if module else ""
+    return (f"export LD_LIBRARY_PATH={quoted(':'.join(rest))}" if rest else "unset LD_LIBRARY_PATH") + remark
+
+
+def _wins(path: list[str], libraries: FrameworkLibraries, shadow: Shadow, facts: Facts) -> bool:
+    """Whether the environment's own copy would be taken with this LD_LIBRARY_PATH."""
+    environment = {**facts.environment, "LD_LIBRARY_PATH": ":".join(path)}
+    after = look_up(RecordedView(facts.libraries), environment, facts.program, libraries.framework)
+    return after.needs[libraries.needs.index(shadow.need)].real == shadow.own.real
 
 
 # --- ld.so.cache ----------------------------------------------------------------------------------------
@@ -167,16 +176,17 @@ def check_ld_cache(facts: Facts) -> Iterator[Finding]:
         said.append(f"lists {gone[0].path}, which is not there" + _others(len(gone) - 1))
     if new:
         said.append(f"does not list {new[0][1]}" + _others(len(new) - 1))
+    message = f"ld.so.cache {' and '.join(said)}: ldconfig has not run since"
     yield Finding(
         code="LIB009",
         subject="ld.so.cache",
         severity_here=Severity.ERROR if lost else None,
-        message=f"ld.so.cache {' and '.join(said)}: ldconfig has not run since",
+        message=message,
         evidence=(
             *(Evidence("cached", e.path, f"ldconfig -p | grep {quoted(e.name)}") for e in gone),
             *(Evidence("not cached", path, f"ldconfig -p | grep {quoted(name)}") for name, path, _ in new),
         ),
-        remedy="sudo ldconfig",
+        remedy=as_root(facts, message, "sudo ldconfig"),
     )
 
 
@@ -244,17 +254,17 @@ def check_mixed_toolkits(facts: Facts) -> Iterator[Finding]:
 def _leads_nowhere(found: CudaDirectory, facts: Facts) -> Finding:
     there = [d for d in facts.installations.directories if d.real and d.version and d.real != found.path]
     newest = max(there, key=lambda d: release_key(d.version), default=None)
+    message = f"{found.path} is a link to {found.target}, which is not there"
+    change = f"sudo ln -sfn {quoted(newest.real)}" if newest else "sudo rm"
     return Finding(
         code="LIB011",
         subject=found.path,
-        message=f"{found.path} is a link to {found.target}, which is not there",
+        message=message,
         evidence=(
             Evidence("link", f"{found.path} -> {found.target}", f"ls -ld {quoted(found.path)}"),
             *(Evidence("installed", f"{d.real} (CUDA {d.version})", "ls -d /usr/local/cuda*") for d in there),
         ),
-        remedy=f"sudo ln -sfn {quoted(newest.real)} {quoted(found.path)}"
-        if newest
-        else f"sudo rm {quoted(found.path)}",
+        remedy=as_root(facts, message, f"{change} {quoted(found.path)}"),
     )
 
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from envdoctor.checks.administration import as_root, modules
 from envdoctor.checks.installing import Remedy, requirement
 from envdoctor.checks.installing import install as install_packages
-from envdoctor.checks.machine import cuda_frameworks, require_gpu_wanted
+from envdoctor.checks.machine import cuda_frameworks, require_gpu_wanted, title
 from envdoctor.dependencies import dependencies
 from envdoctor.facts.loader_model import Lookup, Rule, stem
 from envdoctor.facts.model import Distribution, Facts, Framework, Packages, known
 from envdoctor.finding import Evidence, SkipError
 from envdoctor.knowledge.frameworks import pytorch_release, tensorflow_release
 from envdoctor.knowledge.loading import release_key
-from envdoctor.knowledge.providers import install_hint, pip_hint
+from envdoctor.knowledge.providers import install_command, install_hint, pip_hint
 from envdoctor.resolution import FrameworkLibraries, Need
 from envdoctor.shell import quoted
 
@@ -124,13 +125,28 @@ def _from_toolkit(framework: Framework, needs: Sequence[Need], facts: Facts) -> 
     hints = [
         install_hint(n.soname, facts.host.os_id, facts.host.os_like, framework.cuda_version) for n in needs
     ]
-    packages = list(dict.fromkeys(h.command for h in hints if h and h.verified))
     cudnn = any(stem(n.soname) == "libcudnn" for n in needs)
-    parts = [f"cuDNN {built_version(framework)}"] if cudnn else []
-    if any(stem(n.soname) != "libcudnn" for n in needs):
-        parts.insert(0, f"CUDA {framework.cuda_version}")
-    by_hand = f"install {' and '.join(parts)}, and put its lib64 directory on LD_LIBRARY_PATH"
-    return f"{by_hand}    (or, from NVIDIA's repository: {packages[0]})" if len(packages) == 1 else by_hand
+    toolkit = any(stem(n.soname) != "libcudnn" for n in needs)
+    by_module = modules(facts, _module(framework, cudnn=not toolkit))
+    if by_module:
+        return by_module
+    brought = [h for h in hints if h]
+    if len(brought) == len(needs):
+        origin = "from NVIDIA's repository" if any(h.repository == "nvidia" for h in brought) else ""
+        doubt = "" if all(h.verified for h in brought) else "the names follow its convention"
+        says = f"{names(needs)} missing for {title(framework)}"
+        remark = ", ".join(word for word in (origin, doubt) if word)
+        return as_root(facts, says, install_command(brought), remark)
+    parts = [f"CUDA {framework.cuda_version}"] if toolkit else []
+    parts += [f"cuDNN {built_version(framework)}"] if cudnn else []
+    return f"install {' and '.join(parts)}, and put its lib64 directory on LD_LIBRARY_PATH"
+
+
+def _module(framework: Framework, *, cudnn: bool) -> str:
+    """As such modules are usually called; `module avail` has the last word."""
+    if cudnn:
+        return f"cudnn/{built_version(framework)}"
+    return f"cuda/{'.'.join(framework.cuda_version.split('.')[:2])}"
 
 
 def built_version(framework: Framework) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
+from envdoctor.catalog import Severity, condition
 from envdoctor.checks.machine import gpu_wanted, title
 from envdoctor.facts.failure import ProbeFailureKind
 from envdoctor.facts.loader_model import stem
@@ -12,6 +13,9 @@ from envdoctor.facts.model import Facts, FrameworkCrash, FrameworkRun, known
 from envdoctor.facts.model_runs import Placement
 from envdoctor.finding import Evidence, Finding, SkipError
 from envdoctor.shell import quoted
+
+if TYPE_CHECKING:
+    from envdoctor.explain.explanation import Explained
 
 STEPS = {"devices": "listing devices"}
 LIST_GPUS = {
@@ -23,22 +27,15 @@ GROWTH = {
     "tensorflow": "export TF_FORCE_GPU_ALLOW_GROWTH=true",
     "jax": "export XLA_PYTHON_CLIENT_PREALLOCATE=false",
 }
-# Lines that say nothing of a failure: they stand in healthy logs too (tensorflow, tsl and absl at start).
-_NOISE = re.compile(
-    r"cpu_feature_guard|To enable the following instructions|oneDNN custom operations|absl::InitializeLog"
-    r"|Attempting to register factory|TF-TRT Warning|NUMA node|computation_placer|cudart_stub"
-)
-# What NumPy, pandas and extension modules say when they were compiled for another NumPy ABI
-_NUMPY_ABI = re.compile(
-    r"numpy\.core\.multiarray failed to import|_ARRAY_API not found|numpy\.dtype size changed"
-)
+# What a run that failed is called; its cause is named instead.
+_CONSEQUENCES = frozenset({"PLC001", "PLC004", "PLC005"})
+_TAIL, _LOOKED_AT = 3, 30  # lines at the end of stderr: shown, and looked through for them
 
 
 def check_devices_registered(facts: Facts) -> Iterator[Finding]:
     for run in _runs(facts):
         if isinstance(run, FrameworkCrash):
             yield _failed(run.framework, run.step, run.failure.detail, run.stderr, facts)
-            yield from _known_cause(run, facts)
             continue
         for failure in run.failures:
             if failure.failure.kind is not ProbeFailureKind.ERROR or "exit status" in failure.failure.detail:
@@ -49,7 +46,10 @@ def check_devices_registered(facts: Facts) -> Iterator[Finding]:
                 subject=run.framework,
                 framework=run.framework,
                 message=f"{title(run.framework)} registers no GPU device",
-                evidence=(Evidence("GPU devices", "none", _command(run.framework, facts)),),
+                evidence=(
+                    Evidence("GPU devices", "none", _command(run.framework, facts)),
+                    *_shown(_cause(run.stderr, of="PLC001"), run.framework, facts),
+                ),
             )
 
 
@@ -156,38 +156,55 @@ def _completed(facts: Facts) -> list[FrameworkRun]:
 
 
 def _failed(framework: str, step: str, detail: str, stderr: str, facts: Facts) -> Finding:
-    lines = [line for line in stderr.splitlines() if line.strip() and not _NOISE.search(line)]
+    """A step that failed: with the condition that its messages show, else with its last words."""
+    told = detail.partition(": ")[2] or detail  # an exit status is told with the last line of stderr
+    shown = _cause(stderr if told in stderr else f"{stderr}\n{detail}")
+    named = f" ({shown.finding.code}: {shown.finding.message})" if shown else ""
     return Finding(
         code="PLC004",
         subject=framework,
         framework=framework,
-        message=f"{title(framework)} fails at {STEPS.get(step, step)}: {_first_line(detail)}",
-        evidence=tuple(Evidence("stderr", line, _command(framework, facts)) for line in lines[-3:]),
+        message=f"{title(framework)} fails at {STEPS.get(step, step)}: {_first_line(detail)}{named}",
+        evidence=_shown(shown, framework, facts) or _last_words(stderr, framework, facts),
+        remedy=shown.finding.remedy if shown else "",
     )
 
 
-def _known_cause(crash: FrameworkCrash, facts: Facts) -> Iterator[Finding]:
-    """What the failure itself tells of its cause, where no file did."""
-    detail = crash.failure.detail
-    if detail == "SIGILL":
-        yield Finding(
-            code="HST003",
-            subject=facts.host.cpu.model or "CPU",
-            framework=crash.framework,
-            message=f"the CPU ({facts.host.cpu.model}) lacks an instruction that this build uses: "
-            f"SIGILL at {STEPS.get(crash.step, crash.step)}",
-            evidence=(Evidence("signal", "SIGILL", _command(crash.framework, facts)),),
-        )
-    elif _NUMPY_ABI.search(detail) or _NUMPY_ABI.search(crash.stderr):
-        versions = [d.version for d in known(facts.packages).named("numpy")]
-        yield Finding(
-            code="PKG005",
-            subject="numpy",
-            framework=crash.framework,
-            message=f"NumPy {', '.join(versions) or '(unknown version)'} is not the one that "
-            f"{title(crash.framework)} or a module that it imports was compiled for",
-            evidence=(Evidence("import", _first_line(detail), _command(crash.framework, facts)),),
-        )
+def _cause(text: str, of: str = "") -> Explained | None:
+    """The condition that a framework's messages show, where `of` is given one that it follows from, or None.
+
+    Asked of failed runs alone: importing and compiling the signatures takes some 40 ms.
+    """
+    from envdoctor.explain.explanation import explain  # noqa: PLC0415
+
+    for explained in explain(text.encode("utf-8", "replace")).findings:
+        finding = explained.finding
+        fits = finding.code in condition(of).follows_from if of else finding.code not in _CONSEQUENCES
+        if fits and finding.severity is not Severity.NOTE:
+            return explained
+    return None
+
+
+def _shown(shown: Explained | None, framework: str, facts: Facts) -> tuple[Evidence, ...]:
+    """The lines that show a condition, and which one: facts may have found it, or tell it from the others."""
+    if shown is None:
+        return ()
+    finding = shown.finding
+    others = f"; or {', '.join(shown.alternatives)}" if shown.alternatives else ""
+    name = f"{finding.code} {finding.condition.name}, {shown.confidence.value}{others}"
+    return (
+        *(Evidence("stderr", v.value, _command(framework, facts)) for v in finding.evidence[:_TAIL]),
+        Evidence("which shows", name, f"envdoctor explain {finding.code}"),
+    )
+
+
+def _last_words(stderr: str, framework: str, facts: Facts) -> tuple[Evidence, ...]:
+    """The last lines that are no noise: those of healthy runs are not of the failure."""
+    from envdoctor.explain.explanation import explain  # noqa: PLC0415
+
+    lines = [line for line in stderr.splitlines() if line.strip()][-_LOOKED_AT:]
+    telling = [line for line in lines if not explain(line.encode("utf-8", "replace")).noise]
+    return tuple(Evidence("stderr", line, _command(framework, facts)) for line in telling[-_TAIL:])
 
 
 def _where(placement: Placement) -> str:

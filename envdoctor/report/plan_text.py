@@ -26,6 +26,10 @@ _EXTENT = {
     Join.WORDS: "before what it holds",
     Join.DEFAULT: "where it holds nothing",
 }
+_ON_THEIR_OWN: dict[str, type[Command | Manual]] = {
+    "Commands, each asked about by itself:": Command,
+    "Left to you:": Manual,
+}
 _STYLES = {"+": "green", "-": "red", "~": "yellow"}
 
 
@@ -44,18 +48,14 @@ def plan_lines(proposal: Proposal, terminal: Terminal, *, diff: bool = False) ->
                 yield f"  {harmless(shell_line(action.variable, action.values, action.join))}"
     for refused in proposal.refused:
         yield f"{refused.code}  not repaired ({harmless(refused.subject)}): {harmless(refused.reason)}"
-    commands = [action for action in actions if isinstance(action, Command)]
-    if commands:
-        yield terminal.paint("Commands, each asked about by itself:", "dim")
-    for action in commands:
-        yield _title(action, terminal)
-        yield f"  {harmless(command_line(action))}"
-    by_hand = [action for action in actions if isinstance(action, Manual)]
-    if by_hand:
-        yield terminal.paint("Left to you:", "dim")
-    for action in by_hand:
-        yield _title(action, terminal)
-        yield f"  {harmless(action.command)}"
+    for heading, kind in _ON_THEIR_OWN.items():
+        listed = [action for action in actions if isinstance(action, kind)]
+        if listed:
+            yield terminal.paint(heading, "dim")
+        for action in listed:
+            yield _title(action, terminal)
+            line = command_line(action) if isinstance(action, Command) else action.command
+            yield f"  {harmless(line)}"
 
 
 def _changes(action: Automatic) -> Iterator[str]:

@@ -102,7 +102,7 @@ def test_a_host_without_its_driver_loaded_cannot_let_a_gpu_in(tmp_path: Path) ->
     machine.path("/sys/module").mkdir()
     checked = machine.check()
     assert checked.causes == ["DRV001"]
-    assert checked.finding("DRV001")["remedy"].startswith("on the host, not in the container")
+    assert checked.finding("DRV001")["remedy"].startswith("on the host of the docker container, not in it")
 
 
 @needs_overlay

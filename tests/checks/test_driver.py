@@ -140,7 +140,7 @@ def test_nvml_without_libcuda_is_half_a_driver(machine: Machine) -> None:
         machine.path(f"{LIBRARIES}/{name}").unlink()
     checked = check_inside(machine, "--quick")
     assert checked.causes == ["DRV001"]
-    assert "NVIDIA_DRIVER_CAPABILITIES" in checked.finding("DRV001")["remedy"]
+    assert "dpkg -S" in checked.finding("DRV001")["remedy"]
 
 
 def test_no_driver_and_missing_libraries_both_lead(tmp_path: Path) -> None:

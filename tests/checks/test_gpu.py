@@ -248,7 +248,7 @@ def test_ptx_newer_than_the_driver_leaves_nothing(tmp_path: Path) -> None:
     checked = check_inside(ada_by_ptx(tmp_path, supports="12.4"), "--quick")
     assert checked.causes == ["GPU005"]
     assert "12.4" in checked.finding("GPU005")["message"]
-    assert "driver 555" in checked.finding("GPU005")["remedy"]
+    assert "555.42.02 or newer" in checked.finding("GPU005")["remedy"]
 
 
 @needs_overlay

@@ -1,13 +1,13 @@
 """The real frameworks that tests use, in environments installed once into a cache, never modified there.
 
-    python tests/environments.py light full notebook [torch] [jax] [digits]     install what is missing
+    python tests/environments.py light full notebook jax digits [torch]     install what is missing
 
 `light`: the TensorFlow wheel and the small cudart wheel (600 MB to download); `full`: with all of
 `[and-cuda]` (6 GB on disk); `notebook`: `light` with a Jupyter kernel and client.
 Tests that change an environment take a copy of links (see `borrow`).
-`torch` and `jax` are installed where they are named, and their tests skip where they are not: the build of
-PyTorch for the CPU is not on every index, and the one that is brings gigabytes of CUDA. Both have Keras, for
-`validate`; `digits` has scikit-learn, whose digits it can train on, and NumPy.
+`torch` is installed where it is named, and its tests skip where it is not: the build of PyTorch for the CPU is
+not on every index, and the one that is brings gigabytes of CUDA. It and `jax` have Keras, for `validate`;
+`digits` has scikit-learn, whose digits it can train on, and NumPy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REQUIREMENTS = {
 }
 ON_TOP_OF = {"notebook": "light"}  # the files of that one, as hard links, and what is asked for besides
 RELEASES = {"torch": f"torch-{TORCH}", "jax": f"jax-{JAX}", "digits": "scikit-learn"}
-ALWAYS = ("light", "full", "notebook")
+ALWAYS = ("light", "full", "notebook", "jax", "digits")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "envdoctor-tests"
 
 

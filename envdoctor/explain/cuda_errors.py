@@ -16,6 +16,7 @@ class CudaError(Struct, frozen=True):
     condition: str  # a code, "kernel" where the GPU's capability tells, "" where none stands for it
     alternatives: tuple[str, ...]
     meaning: str
+    older: int = 0  # the number of the runtime's error up to CUDA 10.0, where it was another
 
 
 class _Table(Struct, frozen=True):
@@ -38,7 +39,7 @@ def cuda_error(*, number: str = "", name: str = "", text: str = "") -> CudaError
     text = " ".join(text.lower().split())
     for row in _rows():
         if (
-            number == str(row.number)
+            number in {str(row.number), str(row.older or row.number)}
             or name.lower() in {n.lower() for n in row.names}
             or (text and text == row.text.lower())
         ):

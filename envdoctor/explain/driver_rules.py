@@ -22,7 +22,7 @@ def judge_driver(seen: Seen) -> Iterator[Cause]:
     unknown = [s for s, error in failures if error.number == 999]
     no_library = any(error.number == 303 for _, error in failures) or seen.has("driver-not-installed")
     if hidden:
-        value = hidden[0].values["value"].strip("\"'")
+        value = _value(hidden[0])
         message = f'CUDA_VISIBLE_DEVICES is "{value}", which hides every GPU'
         sure = Confidence.CERTAIN if no_device else Confidence.LIKELY
         yield cause("GPU002", message, [*hidden, *no_device], sure, subject="CUDA_VISIBLE_DEVICES")
@@ -46,6 +46,18 @@ def judge_driver(seen: Seen) -> Iterator[Cause]:
                 Confidence.LIKELY,
                 alternatives=error.alternatives,
             )
+
+    other = [s for s in seen.facts("cuinit") if not _stands_for_something(s)]
+    if other and not any(error.condition for _, error in failures) and not hidden and not absent:
+        message = "the driver does not start (cuInit fails)"
+        yield cause(
+            "DRV010", message, other, Confidence.POSSIBLE, alternatives=["DRV009", "DRV002", "DRV003"]
+        )
+
+
+def _stands_for_something(sighting: Sighting) -> bool:
+    error = cuda_error(number=sighting.values.get("number", ""), name=sighting.values.get("name", ""))
+    return bool(error and error.condition)
 
 
 def _mismatch(seen: Seen) -> Iterator[Cause]:
@@ -73,8 +85,12 @@ def _hidden(seen: Seen) -> list[Sighting]:
     return [
         s
         for s in seen.facts("visible-devices")
-        if "variable" not in s.values and s.values.get("value", "").strip("\"'") in _HIDING
+        if "variable" not in s.values and _value(s).partition(",")[0] in _HIDING
     ]
+
+
+def _value(sighting: Sighting) -> str:
+    return sighting.values.get("value", "").strip("\"',.")
 
 
 def _failures(seen: Seen) -> list[tuple[Sighting, CudaError]]:

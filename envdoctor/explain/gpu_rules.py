@@ -13,9 +13,12 @@ from envdoctor.knowledge.loading import release_key
 
 NEW = (10, 0)  # Blackwell: no framework build before 2025 has code for it
 OLD = (5, 0)  # below Maxwell: dropped by CUDA 12
-# NVIDIA Xid catalogue: hardware, or out of service until a reset; memory; the rest comes from programs.
-XID_FAULTS = {46, 61, 62, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 144, 145, 149, 154}
-XID_MEMORY = {48, 63, 64, 92, 94}
+# NVIDIA's Xid catalogue, by the recovery it asks for: a reset or a new card; what the memory has; links,
+# which say whether it is fatal; 154 sums up what the others ask for. The rest comes from programs.
+XID_FAULTS = {46, 48, 61, 62, 64, 74, 79, 95, 109, 110, 119, 120, 136, 140, 143, 158, 167, 169}
+XID_MEMORY = {48, 63, 64, 92, 94, 156, 157, 171, 172}
+XID_LINKS = {*range(144, 151), 155}
+XID_RECOVERY = 154
 
 
 def judge_gpu(seen: Seen) -> Iterator[Cause]:
@@ -62,8 +65,12 @@ def _capabilities(seen: Seen) -> str:
 
 def _torch_capability(seen: Seen) -> Iterator[Cause]:
     sightings = seen.facts("torch-capability")
-    have = next((s.values["have"] for s in sightings if "have" in s.values), "")
+    if not sightings:
+        return
+    have = next((s.values["have"] for s in sightings if "have" in s.values), "") or _capabilities(seen)
     if not have:
+        message = "this PyTorch build does not support the GPU's compute capability"
+        yield cause("GPU005", message, sightings, Confidence.POSSIBLE, alternatives=["GPU003"])
         return
     dotted = have if "." in have else f"{have[:-1]}.{have[-1]}"
     built = [w.partition("_")[2].rstrip("abf") for s in sightings for w in s.values.get("list", "").split()]
@@ -80,18 +87,26 @@ def _torch_capability(seen: Seen) -> Iterator[Cause]:
 def _xid(seen: Seen) -> Iterator[Cause]:
     for code, numbers, meaning in (
         ("GPU007", XID_FAULTS, "a hardware fault, or a GPU out of service until a reset"),
-        ("GPU010", XID_MEMORY, "an error of the GPU's memory"),
+        ("GPU010", XID_MEMORY - XID_FAULTS, "an error of the GPU's memory"),
     ):
-        found = [s for s in seen.facts("xid") if int(s.values["xid"][:6]) in numbers]
+        found = [s for s in seen.facts("xid") if _number(s) in numbers or (code == "GPU007" and _lasting(s))]
         if found:
-            named = ", ".join(dict.fromkeys(f"Xid {s.values['xid']}" for s in found))
-            both = code == "GPU010" and any(s.values["xid"] == "48" for s in found)
-            yield cause(
-                "GPU007" if both else code,
-                f"the kernel log has {named}: {meaning}",
-                found,
-                alternatives=["GPU010"] if both else [],
-            )
+            named = ", ".join(dict.fromkeys(f"Xid {_number(s)}" for s in found))
+            memory = any(_number(s) in XID_MEMORY for s in found)
+            others = ["GPU010"] if memory and code == "GPU007" else []
+            yield cause(code, f"the kernel log has {named}: {meaning}", found, alternatives=others)
+
+
+def _number(sighting: Sighting) -> int:
+    return int(sighting.values["xid"][:6])
+
+
+def _lasting(sighting: Sighting) -> bool:
+    """Of those that tell it in words: a link that is down, or an action that the driver waits for."""
+    text = sighting.text.lower()
+    if _number(sighting) == XID_RECOVERY:
+        return "(none)" not in text.rpartition(" to ")[2]
+    return _number(sighting) in XID_LINKS and " fatal" in text
 
 
 def _memory(seen: Seen) -> Iterator[Cause]:

@@ -10,8 +10,10 @@ from envdoctor.explain.sightings import Sighting
 from envdoctor.explain.signatures import Confidence
 from envdoctor.knowledge.loading import release_key
 
-# Statuses of cudnnStatus_t that memory has to do with when a handle is created
-_MEMORY = {"CUDNN_STATUS_INTERNAL_ERROR", "CUDNN_STATUS_ALLOC_FAILED", "CUDNN_STATUS_NOT_INITIALIZED"}
+# Statuses of cudnnStatus_t that memory has to do with: when a handle is created, or (9) by their names
+_MEMORY = {"INTERNAL_ERROR", "ALLOC_FAILED", "NOT_INITIALIZED", "MAPPING_ERROR", "EXECUTION_FAILED"}
+# Of cublasStatus_t and its relations, and TensorFlow's word for a product that was not computed
+_CUBLAS = ("NOT_INITIALIZED", "ALLOC_FAILED", "INTERNAL", "EXECUTION_FAILED", "LAUNCH FAILED", "ROUTINE")
 _VERSIONS = {"VERSION_MISMATCH", "SUBLIBRARY_VERSION_MISMATCH", "SUBLIBRARY_LOADING_FAILED"}
 _CONSEQUENCES = {"CUDNN_STATUS_BAD_PARAM", "CUDNN_STATUS_SUCCESS"}
 
@@ -28,10 +30,12 @@ def judge_handles(seen: Seen) -> Iterator[Cause]:
         yield cause("CDN004", message, statuses, alternatives=["LIB004", "CDN001"])
     elif any("ARCH_MISMATCH" in n for n in named):
         yield cause("GPU003", "cuDNN has no code for this GPU (CUDNN_STATUS_ARCH_MISMATCH)", statuses)
-    elif any("RUNTIME_PREREQUISITE" in n or "MAPPING" in n for n in named):
-        yield cause("LIB008", "cuDNN finds a library that it needs not", statuses, Confidence.LIKELY)
+    elif any("RUNTIME_PREREQUISITE" in n or "CUBLAS_UNAVAILABLE" in n for n in named):
+        yield cause("LIB008", "cuDNN does not find a library that it needs", statuses, Confidence.LIKELY)
+    elif any("INCOMPATIBLE_CUDART" in n for n in named):
+        yield cause("CDN003", "cuDNN is built for another CUDA", statuses, Confidence.LIKELY)
     elif not versions:
-        yield from _no_memory([s for s in statuses if s.values["status"].upper() in _MEMORY], seen)
+        yield from _no_memory([s for s in statuses if _of_memory(s.values["status"])], seen)
     yield from _cublas(seen)
 
 
@@ -46,7 +50,8 @@ def _versions(seen: Seen) -> Iterator[Cause]:
             yield cause(
                 "CDN002", message, _alike(s, told), subject="libcudnn", alternatives=["LIB004", "PKG009"]
             )
-        elif release_key(runtime)[0] != release_key(built)[0]:
+        elif release_key(runtime)[0] != release_key(built)[0] or "compatibility version" in s.text:
+            # Up to TensorFlow 1.8 (it names a compatibility version) a newer minor version was refused too.
             yield cause(
                 "LIB004", message, _alike(s, told), Confidence.LIKELY, alternatives=["CDN003", "PKG009"]
             )
@@ -70,6 +75,11 @@ def _dotted(version: str) -> str:
     return f"{number // 1000}.{number // 100 % 10}.{number % 100}" if number >= 1000 else str(number)
 
 
+def _of_memory(status: str) -> bool:
+    name = status.upper().removeprefix("CUDNN_STATUS_")
+    return name in _MEMORY or "ALLOCATION_FAILED" in name
+
+
 def _no_memory(statuses: list[Sighting], seen: Seen) -> Iterator[Cause]:
     started = seen.facts("cudnn-not-started")
     if not statuses and not started:
@@ -89,18 +99,16 @@ def _no_memory(statuses: list[Sighting], seen: Seen) -> Iterator[Cause]:
 def _cublas(seen: Seen) -> Iterator[Cause]:
     sightings = [s for s in seen.facts("cublas-status") if "SUCCESS" not in s.values["status"].upper()]
     starting = [
-        s
-        for s in sightings
-        if any(w in s.values["status"].upper() for w in ("NOT_INITIALIZED", "ALLOC_FAILED", "INTERNAL"))
-        or "handle" in s.text
+        s for s in sightings if any(w in s.values["status"].upper() for w in _CUBLAS) or "handle" in s.text
     ]
     mismatch = [s for s in sightings if "ARCH_MISMATCH" in s.values["status"].upper()]
     if mismatch:
         yield cause("GPU003", "cuBLAS has no code for this GPU", mismatch, alternatives=["GPU005"])
     elif starting:
-        library = starting[0].values["status"].partition("_")[0].lower()
+        status = starting[0].values["status"]
+        library = status.partition("_")[0].lower() if "_STATUS_" in status.upper() else "cublas"
         oom = seen.facts("oom")
-        message = f"{library} cannot start ({starting[0].values['status']})"
+        message = f"{library} cannot start ({status})"
         message += ": GPU memory ran out" if oom else ", mostly because the GPU's memory is taken already"
         sure = Confidence.CERTAIN if oom or "ALLOC" in message else Confidence.LIKELY
         yield cause("CDN006", message, [*starting, *oom], sure, alternatives=["GPU006", "GPU015", "LIB004"])

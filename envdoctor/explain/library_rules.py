@@ -13,7 +13,16 @@ from envdoctor.explain.signatures import Confidence
 from envdoctor.knowledge.loading import release_key
 from envdoctor.knowledge.sonames import toolkits_with
 
-_OPTIONAL = ("nvinfer", "libnvinfer", "libtpu", "libhipblas", "librocm", "libamdhip")
+_OPTIONAL = (
+    "nvinfer",
+    "libnvinfer",
+    "libtpu",
+    "libhipblas",
+    "librocm",
+    "libamdhip",
+    "libnccl-net",
+    "libibverbs",
+)
 _CUDA = re.compile(r"^(?:lib)?(?:cu|nv|nccl)", re.IGNORECASE)
 _PLACES = ("LIB002", "LIB003")
 
@@ -213,7 +222,9 @@ def _jax_libraries(seen: Seen) -> Iterator[Cause]:
         others = ["LIB004", "PKG009", "LIB001", "LIB002"]
         yield cause("CDN001", f"JAX cannot load {names}", sightings, Confidence.LIKELY, alternatives=others)
     elif lowered == "cuda":
-        yield cause("DRV001", "JAX cannot load CUDA", sightings, Confidence.LIKELY, alternatives=["LIB001"])
+        message = "JAX cannot load the CUDA runtime library"
+        others = ["LIB004", "PKG009", "DRV001"]
+        yield cause("LIB001", message, sightings, Confidence.LIKELY, alternatives=others)
     else:
         message = (
             f"JAX cannot load {names}: another copy, or a library that it needs in another version, is first"

@@ -24,14 +24,14 @@ def judge_packages(seen: Seen) -> Iterator[Cause]:
 
 
 def _jax(seen: Seen) -> Iterator[Cause]:
-    fallen = seen.facts("jax-cpu")
-    if not fallen or seen.has(
+    fallen, backend = seen.facts("jax-cpu"), seen.facts("jax-backend")
+    if not (fallen or backend) or seen.has(
         "jax-library", "library-missing", "cudnn-versions", "undefined-symbol", "cuinit"
     ):
         return  # the plugin is there and failed: it says so after every failure
-    if seen.has("jax-backend"):
+    if backend:
         message = "JAX's CUDA plugin does not start, and JAX falls back to the CPU"
-        yield cause("PLC001", message, [*seen.facts("jax-backend"), *fallen], Confidence.LIKELY)
+        yield cause("PLC001", message, [*backend, *fallen], Confidence.LIKELY)
         return
     platforms = seen.facts("jax-platforms")
     message = "a jaxlib without CUDA is installed, and JAX falls back to the CPU"
@@ -63,11 +63,12 @@ def _flags(seen: Seen) -> Iterator[Cause]:
         from envdoctor.knowledge.flags import tf_xla_flags, xla_flags  # noqa: PLC0415  the tables are large
 
         variable = s.values["variable"].upper()
-        flags = re.findall(r"--?([\w-]+)", s.values["flags"])
+        flags = re.findall(r"--?([\w-]+)", s.values.get("flags", ""))
         known = list(tf_xla_flags() if variable.startswith("TF") else xla_flags())
         near = [n for f in flags for n in difflib.get_close_matches(f, known, 1)]
         hint = f" (did you mean --{near[0]}?)" if near and near[0] not in flags else ""
-        message = f"{variable} names a flag that this build does not have: --{', --'.join(flags)}{hint}"
+        named = f": --{', --'.join(flags)}{hint}" if flags else ""
+        message = f"{variable} names a flag that this build does not have{named}"
         yield cause("XLA007" if variable.startswith("TF") else "XLA004", message, [s], subject=variable)
 
 

@@ -6,7 +6,7 @@ import codecs
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -36,8 +36,8 @@ class Readable(Protocol):
     def read(self, size: int, /) -> bytes | None: ...
 
 
-def read_log(path: str, standard_input: Readable) -> Iterator[bytes]:
-    """The text of a file, or of standard input for "-", in chunks.
+def read_log(path: str, standard_input: Readable, warn: Callable[[str], None]) -> Iterator[bytes]:
+    """The text of a file, or of standard input for "-", in chunks; `warn` is told what is missing of it.
 
     Raises:
         UsageError: it cannot be read, is empty, is no text, or is a damaged gzip file.
@@ -45,7 +45,7 @@ def read_log(path: str, standard_input: Readable) -> Iterator[bytes]:
     """
     name = "standard input" if path == "-" else path
     if path == "-":
-        yield from _text(_chunks(standard_input, name), name)
+        yield from _text(_chunks(standard_input, name), name, warn)
         return
     if os.path.isdir(path):
         raise UsageError(f"{path} is a directory; a log file, a code or a name of a condition was expected")
@@ -54,7 +54,7 @@ def read_log(path: str, standard_input: Readable) -> Iterator[bytes]:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror}; a log file was expected") from None
     with file:
-        yield from _text(_chunks(file, name), name)
+        yield from _text(_chunks(file, name), name, warn)
 
 
 def _chunks(stream: Readable, name: str) -> Iterator[bytes]:
@@ -65,10 +65,10 @@ def _chunks(stream: Readable, name: str) -> Iterator[bytes]:
         raise UsageError(f"{name} cannot be read: {error.strerror}; a log file was expected") from None
 
 
-def _text(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+def _text(chunks: Iterator[bytes], name: str, warn: Callable[[str], None]) -> Iterator[bytes]:
     first, chunks = _peek(chunks)
     if first.startswith(_GZIP):
-        first, chunks = _peek(_unzipped(chunks, name))
+        first, chunks = _peek(_unzipped(chunks, name, warn))
     if not first:
         raise UsageError(f"{name} is empty; the text of a log was expected")
     encoding = _utf16(first)
@@ -105,9 +105,10 @@ def _all(held: list[bytes], chunks: Iterator[bytes]) -> Iterator[bytes]:
     yield from chunks
 
 
-def _unzipped(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
-    """Every member of a gzip file, a bounded piece at a time."""
+def _unzipped(chunks: Iterable[bytes], name: str, warn: Callable[[str], None]) -> Iterator[bytes]:
+    """Every member of a gzip file, a bounded piece at a time; of one that was cut, what is there."""
     inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    ended = False
     try:
         for chunk in chunks:
             data = chunk
@@ -116,11 +117,14 @@ def _unzipped(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
                 if piece:
                     yield piece
                 data = inflate.unconsumed_tail
-                if inflate.eof:
+                ended = inflate.eof
+                if ended:
                     data = inflate.unused_data.lstrip(b"\0")
                     inflate = zlib.decompressobj(zlib.MAX_WBITS | 16)
     except zlib.error as error:
         raise UsageError(f"{name} is a damaged gzip file ({error}); a log was expected") from None
+    if not ended:
+        warn(f"{name} is a truncated gzip file: its end is missing, and what there is of it was read")
 
 
 def _utf16(first: bytes) -> str:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import html
 import json
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from envdoctor.catalog import CONDITIONS, Severity, find
+from envdoctor.checks.gpu_state import FAULTS
 from envdoctor.explain.explanation import Explanation, explain
+from envdoctor.explain.gpu_rules import XID_FAULTS
 
 HERE = Path(__file__).resolve().parent
 CORPUS = HERE.parents[2] / "shared" / "corpus" / "logs.jsonl"
@@ -75,18 +80,24 @@ def test_noise_of_a_published_log_is_named() -> None:
         assert not set(case["benign"]) - named - known, case["id"]
 
 
+def found_first(log: str) -> str:
+    """The code of the first cause, "healthy", or "none" where nothing is known and nothing claimed."""
+    answer = explain(log.encode())
+    return answer.findings[0].finding.code if answer.findings else "healthy" if answer.healthy else "none"
+
+
 @pytest.mark.parametrize("case", rows(HERE / "more_logs.jsonl"), ids=lambda c: c["id"])
 def test_another_log_has_its_cause_first(case: dict[str, Any]) -> None:
     answer = explain(case["log"].encode())
-    found = answer.findings[0].finding.code if answer.findings else "healthy" if answer.healthy else "none"
-    assert found in case["accept"]
+    assert found_first(case["log"]) in case["accept"]
     assert set(case["noise"]) <= {noise.kind for noise in answer.noise}
 
 
 def test_every_condition_that_a_log_can_show_has_a_log() -> None:
     cases = rows(HERE / "more_logs.jsonl")
     covered = {case["accept"][0] for case in cases}
-    assert {row.code for row in CONDITIONS} - covered - NOT_IN_LOGS == set()
+    shown = {row.code for row in CONDITIONS if not row.code.startswith("VAL")}  # measured, not logged
+    assert shown - covered - NOT_IN_LOGS == set()
 
 
 def codes(log: str) -> list[str]:
@@ -194,6 +205,24 @@ def test_a_program_s_xid_is_no_hardware_fault() -> None:
     assert codes("NVRM: Xid (PCI:0000:01:00): 31, pid=1") == []
 
 
+def test_a_link_s_xid_is_a_fault_where_it_says_so_and_a_recovery_where_one_is_asked_for() -> None:
+    link = "NVRM: Xid (PCI:0018:01:00): 145, RLW_RXPIPE {} XC0 i0 Link 13 (0x0409a0c2 0x00000008)"
+    assert codes(link.format("Fatal")) == ["GPU007"]
+    assert codes(link.format("Nonfatal")) == []
+    action = "NVRM: Xid (PCI:0000:01:00): 154, GPU recovery action changed from {} to {}"
+    assert codes(action.format("0x0 (None)", "0x1 (GPU Reset Required)")) == ["GPU007"]
+    assert codes(action.format("0x1 (GPU Reset Required)", "0x0 (None)")) == []
+
+
+def test_the_log_and_the_checks_call_the_same_xids_faults() -> None:
+    assert set(FAULTS) <= XID_FAULTS
+
+
+def test_the_number_of_an_older_runtime_means_what_it_meant_then() -> None:
+    assert codes("RuntimeError: cuda runtime error (30) : unknown error at THCGeneral.cpp:50") == ["DRV010"]
+    assert codes("RuntimeError: cuda runtime error (38) : at THCGeneral.cpp:51") == ["DRV009"]
+
+
 def test_a_unique_fault_after_thousands_of_lines_of_its_kind_is_found() -> None:
     flood = "NVRM: Xid (PCI:0000:01:00): 31, pid=1, Ch 00000008\n" * 5000
     answer = explain((flood + "NVRM: Xid (PCI:0000:01:00): 79, pid=1, Ch 00000008\n").encode())
@@ -227,4 +256,48 @@ def test_repair_is_the_one_of_the_framework_that_printed_the_log() -> None:
 
 def test_every_name_in_the_logs_beside_this_is_in_the_catalogue() -> None:
     for case in rows(HERE / "more_logs.jsonl"):
-        assert all(code == "healthy" or find(code) for code in case["accept"]), case["id"]
+        assert all(code in {"healthy", "none"} or find(code) for code in case["accept"]), case["id"]
+
+
+def wrapped(log: str, width: int) -> str:
+    """Each line broken at spaces, as mail and documentation do it; indents kept."""
+    lines = []
+    for line in log.split("\n"):
+        indent = line[: len(line) - len(line.lstrip())]
+        lines += textwrap.wrap(
+            line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        ) or [""]
+    return "\n".join(lines)
+
+
+# How people bring a log: the message stays the same.
+QUOTED: dict[str, Callable[[str], str]] = {
+    "as a comment": lambda log: "".join(f"# {line}\n" for line in log.split("\n")),
+    "as a quotation": lambda log: "".join(f"> {line}\n" for line in log.split("\n")),
+    "in a notebook's output": lambda log: "".join(f"    {line}\n" for line in log.split("\n")),
+    "in prose": lambda log: f"Since this morning it stops on our node with `{log}` and I tried it twice.",
+    "in Chinese prose": lambda log: (
+        f"\u8fd0\u884c\u65f6\u62a5\u9519\uff1a`{log}`\uff0c\u5982\u4f55\u89e3\u51b3\uff1f"
+    ),
+    "in a table": lambda log: "| 3 | " + log.replace("\n", "<br>") + " | open |",
+    "by Compose": lambda log: "\n".join(f"trainer-1  | {line}" for line in log.split("\n")),
+    "by the kernel's journal": lambda log: "\n".join(
+        f"May 03 10:11:12 box run.sh[77]: {line}" for line in log.split("\n")
+    ),
+    "by a pod with times": lambda log: "\n".join(
+        f"2024-05-03T10:11:12.123456789Z stderr F {line}" for line in log.split("\n")
+    ),
+    "escaped for a page": lambda log: html.escape(log).replace("&#x27;", "&#39;"),
+    "with Windows' line ends": lambda log: log.replace("\n", "\r\n"),
+    "as a string of JSON": lambda log: json.dumps({"msg": log}, ensure_ascii=False),
+    "wrapped": lambda log: wrapped(log, 72),
+    "wrapped in a comment": lambda log: "".join(f"# {line}\n" for line in wrapped(log, 76).split("\n")),
+    "between other lines": lambda log: "Epoch 1/3\n" + "step 1 loss 0.5\n" * 50 + log + "\nbye\n",
+}
+
+
+@pytest.mark.parametrize("way", QUOTED)
+def test_a_log_has_the_same_first_cause_however_it_is_quoted(way: str) -> None:
+    cases = rows(HERE / "more_logs.jsonl")[::2]
+    wrong = {c["id"]: f for c in cases if (f := found_first(QUOTED[way](c["log"]))) not in c["accept"]}
+    assert len(wrong) <= len(cases) * 0.02, wrong

@@ -13,8 +13,11 @@ from msgspec import Struct
 from envdoctor.catalog import Severity
 from envdoctor.explain.cuda_errors import error_texts
 
+# Also the marks of quotations and comments at the beginning of a wrapped line, and what Compose, a journal
+# or a container engine writes before each line.
 _WHITE = (
-    r"(?:[\s>#|]|\\n){1,60}"  # also the marks of quotations and comments at the beginning of a wrapped line
+    r"(?:[\s>#|]|\\n|<br ?/?>|\n[\w.-]{1,40} {0,20}\||\n[A-Z][a-z]{2} [ \d]\d [\d:]{8} [^\n]{1,60}?\]: "
+    r"|\n[\d-]{10}T[\d:.]{8,18}\S{1,6} std(?:err|out) [FP] ){1,60}"
 )
 _TEXTS = "@texts"
 

@@ -400,6 +400,11 @@ class Threads(click.ParamType[str]):
     metavar="S",
     help="Seconds without a sign of life after which a training is ended.",
 )
+@click.option(
+    "--report",
+    metavar="FILE.html",
+    help="Write a report with charts, one file to be kept or sent (needs matplotlib).",
+)
 @click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
 @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
 @click.option("--stand-in", is_flag=True, hidden=True, help="A second logical CPU device instead of a GPU.")
@@ -417,6 +422,7 @@ def validate(
     min_accuracy: float | None,
     threads: str | None,
     timeout: float,
+    report: str | None,
     as_json: bool,
     color: str,
     stand_in: bool,
@@ -453,6 +459,7 @@ def validate(
             timeout=timeout,
             as_json=as_json,
             stand_in=stand_in,
+            report=report,
         ),
         _terminal(color),
         _terminal(color, err=True),
@@ -475,12 +482,10 @@ def explain(what: str, with_check: bool, python: str | None, as_json: bool, colo
     if python is not None and not with_check:
         raise UsageError("--python says what --check examines; add --check")
 
-    def diagnosis() -> Diagnosis:
-        from envdoctor.diagnose import diagnose  # noqa: PLC0415
+    def gather() -> Facts:
+        return _gather(_target(python, None, gpu=False, timeout=60.0), quick=False, color=color)
 
-        return diagnose(_gather(_target(python, None, gpu=False, timeout=60.0), quick=False, color=color))
-
-    return run_explain(what, _terminal(color), as_json=as_json, diagnosis=diagnosis if with_check else None)
+    return run_explain(what, _terminal(color), as_json=as_json, gather=gather if with_check else None)
 
 
 def _target(
@@ -535,5 +540,9 @@ def _list_checks() -> None:
 
     load_plugins()
     for row in rows():
-        how = ("runs the framework" if row.runs_framework else "facts") if row.check else "logs only"
+        how = "logs only"
+        if row.check:
+            how = "runs the framework" if row.runs_framework else "facts"
+        elif row.area == "validation":
+            how = "validate"
         click.echo(f"{row.code}  {row.area:<12} {row.severity.value:<8} {row.name:<34} {how}")

@@ -5,8 +5,8 @@
 `light`: the TensorFlow wheel and the small cudart wheel (600 MB to download); `full`: with all of
 `[and-cuda]` (6 GB on disk); `notebook`: `light` with a Jupyter kernel and client.
 Tests that change an environment take a copy of links (see `borrow`).
-`torch` is installed where it is named, and its tests skip where it is not: the build of PyTorch for the CPU is
-not on every index, and the one that is brings gigabytes of CUDA. It and `jax` have Keras, for `validate`;
+`torch` is installed where it is named, and its tests skip where it is not: the build of PyTorch for the CPU
+is not on every index, and the one that is brings gigabytes of CUDA. It and `jax` have Keras, for `validate`;
 `digits` has scikit-learn, whose digits it can train on, and NumPy.
 """
 

@@ -173,7 +173,7 @@ def test_prose_is_finished_and_names_nothing_of_the_workshop(row: Condition) -> 
     assert "shared/" not in text
     assert "/work/" not in text
     assert not any("  " in part or part != part.strip() for part in prose(row))
-    mentioned = set(re.findall(r"\b(?:HST|DRV|GPU|LIB|CDN|XLA|PKG|PLC|THR|ENV|NCC)\d{3}\b", text))
+    mentioned = set(re.findall(r"\b(?:HST|DRV|GPU|LIB|CDN|XLA|PKG|PLC|THR|ENV|NCC|VAL)\d{3}\b", text))
     assert all(find(code) for code in mentioned)
 
 

@@ -27,11 +27,14 @@ READS_OR_CHANGES = {
     "psutil",
 }
 CHANGES_THE_MACHINE = {"executor.py", "placing.py", "journal.py", "running.py"}  # the executor, in parts
+EXPLAIN = TOP / "envdoctor" / "explain"
+READS_LOGS = {"reading.py", "cuda_errors.py"}  # the user's file; a table of ours
 PURE = sorted(
     [
         *(TOP / "checks").glob("*.py"),
         *(p for p in (TOP / "fixes").glob("*.py") if p.name not in CHANGES_THE_MACHINE),
         *(TOP / "envdoctor" / "catalog").glob("*.py"),
+        *(p for p in EXPLAIN.glob("*.py") if p.name not in READS_LOGS),
         TOP / "envdoctor" / "diagnose.py",
         TOP / "envdoctor" / "resolution.py",
         TOP / "envdoctor" / "dependencies.py",

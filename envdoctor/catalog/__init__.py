@@ -17,6 +17,7 @@ from envdoctor.catalog import (
     placement,
     plugins,
     threads,
+    validation,
     xla,
 )
 from envdoctor.catalog.condition import Condition, Repair, Severity
@@ -38,6 +39,7 @@ AREAS = (
     placement,
     threads,
     environment,
+    validation,
     plugins,
 )
 CONDITIONS: tuple[Condition, ...] = tuple(row for area in AREAS for row in area.CONDITIONS)

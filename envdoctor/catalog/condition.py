@@ -67,4 +67,5 @@ AREAS = {
     "THR": "threads",
     "ENV": "environment",
     "NCC": "environment",
+    "VAL": "validation",
 }

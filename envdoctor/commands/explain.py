@@ -12,17 +12,19 @@ import click
 from envdoctor import __version__
 from envdoctor.catalog import Condition, Severity, find, rows
 from envdoctor.catalog.page import render_markdown
-from envdoctor.diagnose import Diagnosis
+from envdoctor.diagnose import diagnose
 from envdoctor.errors import UsageError
 from envdoctor.explain.explanation import Explanation, explain
 from envdoctor.explain.joining import PAST, join
 from envdoctor.explain.reading import display_name, read_log
+from envdoctor.facts.model import Facts
 from envdoctor.report.envelope import FORMAT_VERSION, encode
 from envdoctor.report.explain_text import render_explanation, render_page
 from envdoctor.report.terminal import Terminal, harmless
 
 CLEAN, FINDINGS = 0, 1
-_NEAREST = 3
+_NEAREST = 3  # names that are offered
+_ALIKE = 0.5  # how alike a code must be, of 1: half of its characters
 
 
 def run_explain(
@@ -30,9 +32,9 @@ def run_explain(
     terminal: Terminal,
     *,
     as_json: bool,
-    diagnosis: Callable[[], Diagnosis] | None = None,
+    gather: Callable[[], Facts] | None = None,
 ) -> int:
-    """Answer for a file, "-", a code or a name; `diagnosis` gives the facts of this machine (`--check`).
+    """Answer for a file, "-", a code or a name; `gather` gives the facts of this machine (`--check`).
 
     Raises:
         UsageError: it is none of these, or the file is not the text of a log.
@@ -42,18 +44,18 @@ def run_explain(
     if what != "-" and not os.path.exists(what):
         if row is None:
             raise UsageError(_not_known(what))
-        if diagnosis:
+        if gather:
             raise UsageError(f"--check joins a log and this machine; {what} is a condition, not a log file")
         _print_page(row, terminal, as_json=as_json)
         return CLEAN
     if row is not None:
-        said = f"{what} is a file here, and is read as a log (the page: envdoctor explain {row.name})"
-        click.echo(harmless(f"envdoctor: {said}"), err=True)
-    explanation = explain(read_log(what, sys.stdin.buffer))
-    if diagnosis:
-        explanation = join(explanation, diagnosis())
+        _warn(f"{what} is a file here, and is read as a log (the page: envdoctor explain {row.name})")
+    explanation = explain(read_log(what, sys.stdin.buffer, _warn))
+    facts = gather() if gather else None
+    if facts:
+        explanation = join(explanation, diagnose(facts))
     if as_json:
-        click.echo(encode(explain_document(explanation)), nl=False)
+        click.echo(encode(explain_document(explanation, facts)), nl=False)
     else:
         click.echo(render_explanation(explanation, display_name(what), terminal), nl=False, color=True)
     return exit_code(explanation)
@@ -65,12 +67,12 @@ def exit_code(explanation: Explanation) -> int:
     return FINDINGS if errors else CLEAN
 
 
-def explain_document(explanation: Explanation) -> dict[str, object]:
-    """The answer of `explain --json` (DESIGN: the envelope, "healthy", "findings", "noise")."""
+def explain_document(explanation: Explanation, facts: Facts | None = None) -> dict[str, object]:
+    """The answer of `explain --json`; without facts no machine is its target."""
     return {
         "format_version": FORMAT_VERSION,
         "tool_version": __version__,
-        "target": None,
+        "target": facts.target if facts else None,
         "healthy": explanation.healthy,
         "findings": [
             {
@@ -106,11 +108,16 @@ def explain_document(explanation: Explanation) -> dict[str, object]:
     }
 
 
+def _warn(said: str) -> None:
+    click.echo(harmless(f"envdoctor: {said}"), err=True)
+
+
 def _print_page(row: Condition, terminal: Terminal, *, as_json: bool) -> None:
     if as_json:
         document = {
             "format_version": FORMAT_VERSION,
             "tool_version": __version__,
+            "target": None,
             "condition": row,
             "page": render_markdown(row),
         }
@@ -120,9 +127,15 @@ def _print_page(row: Condition, terminal: Terminal, *, as_json: bool) -> None:
 
 
 def _not_known(what: str) -> str:
-    known = [name for row in rows() for name in (row.code, row.name)]
-    word = os.path.basename(what)
-    near = difflib.get_close_matches(word.upper(), known, _NEAREST)
-    near = near or difflib.get_close_matches(word.lower(), known, _NEAREST)
-    hint = f"; the nearest: {', '.join(near)}" if near else ""
-    return f"{what} is no file here, and no code or name of a condition{hint}"
+    near = nearest(os.path.basename(what))
+    hint = f"the nearest: {', '.join(near)}" if near else "all of them: envdoctor check --list-checks"
+    return f"{what} is no file here, and no code or name of a condition; {hint}"
+
+
+def nearest(word: str) -> list[str]:
+    """Names that have the word in them, then codes and names that are written nearly like it."""
+    names = [row.name for row in rows()]
+    within = [name for name in names if len(word) > 2 and word.lower() in name]
+    codes = difflib.get_close_matches(word.upper(), [row.code for row in rows()], _NEAREST, _ALIKE)
+    alike = difflib.get_close_matches(word.lower(), names, _NEAREST)
+    return list(dict.fromkeys((*within, *codes, *alike)))[:_NEAREST]

@@ -11,6 +11,7 @@ import click
 from msgspec.structs import replace as with_
 
 from envdoctor.checks.machine import simulated, title
+from envdoctor.commands.report_file import Report, untrained
 from envdoctor.commands.training_progress import TrainingProgress
 from envdoctor.diagnose import Diagnosis, Gpu, Verdict, diagnose, load_all
 from envdoctor.errors import UsageError
@@ -25,7 +26,7 @@ from envdoctor.report.validate_json import result_document
 from envdoctor.report.validate_text import render_validation
 from envdoctor.shell import quoted
 from envdoctor.target import Target
-from envdoctor.validate import conditions, tune
+from envdoctor.validate import tune
 from envdoctor.validate.judge import Gates, Outcome, Result, Tuning, judge
 from envdoctor.validate.networks import Network, describe, load, parameters
 from envdoctor.validate.protocol import DataWanted, Job
@@ -53,6 +54,7 @@ class Options:
     timeout: float  # seconds of silence
     as_json: bool
     stand_in: bool = False  # a second logical CPU device instead of a GPU
+    report: str | None = None  # an HTML file
 
 
 def run_validate(target: Target, options: Options, terminal: Terminal, progress: Terminal) -> int:
@@ -63,8 +65,8 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
             each other.
 
     """
-    conditions.make_known()
     started = time.perf_counter()
+    report = Report(options.report)
     network = load(options.network, epochs=options.epochs, batch_size=(*options.batch_sizes, None)[0])
     target = replace(target, gpu_required=options.gpu)
     probes = ask_driver(target)
@@ -76,7 +78,7 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
     verdict = next((v for v in diagnosis.verdicts if v.framework == backend), None)
     usable, notes = _gpu(facts, verdict, backend, options)
     if options.gpu and not usable:
-        return _no_gpu(facts, diagnosis, network, options, terminal, started)
+        return _no_gpu(facts, diagnosis, backend, network, options, report, terminal, started)
     job = Job(
         backend=backend,
         device="cpu",
@@ -85,6 +87,7 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
         batch_sizes=options.batch_sizes or (network.batch_size,),
         epochs=network.epochs,
         numpy_seconds=NUMPY_SECONDS,
+        activations=options.report is not None,
     )
     devices = _devices(job, options, gpu=usable)
     recordings, tuning = _Session(target, options, facts, progress).train(devices)
@@ -92,10 +95,11 @@ def run_validate(target: Target, options: Options, terminal: Terminal, progress:
     if failure is not None and failure.kind in QUESTIONS:
         raise UsageError(_question(failure.kind, failure.error, target, backend, options.data))
     if failure is not None and failure.kind == "no-device":
-        return _not_registered(target, failure.error, network, recordings, options, terminal, started)
+        return _not_registered(target, failure.error, network, recordings, options, report, terminal, started)
     result = judge(network, recordings, options.gates, threads=tuning, notes=notes)
-    _print(facts, result, options, terminal, time.perf_counter() - started)
-    return EXIT[result.outcome]
+    seconds = time.perf_counter() - started
+    _print(facts, result, options, terminal, seconds)
+    return report.write(facts, result, seconds, EXIT[result.outcome], job.seed)
 
 
 class _Session:
@@ -114,8 +118,8 @@ class _Session:
             tuning, ended = self._tune(devices[-1][1])
             if ended is not None:
                 return [ended], tuning
-            best = next((t for t in tuning if t.best), None)
-            self._set(best.variables if best else {})
+            chosen = next((t for t in tuning if t.chosen), None)
+            self._set(chosen.variables if chosen else {})
         elif self._options.threads is not None:
             self._set(tune.variables(devices[-1][1].backend, int(self._options.threads), None))
         recordings = []
@@ -223,8 +227,10 @@ def _gpu(
 def _no_gpu(
     facts: Facts,
     diagnosis: Diagnosis,
+    backend: str,
     network: Network,
     options: Options,
+    report: Report,
     terminal: Terminal,
     started: float,
 ) -> int:
@@ -251,7 +257,8 @@ def _no_gpu(
         click.echo(
             f"No usable GPU{simulates}: nothing was trained (envdoctor validate --cpu trains without)."
         )
-    return 1
+    result = untrained(network, backend, options.batch_sizes or (network.batch_size,), diagnosis.findings)
+    return report.write(facts, result, time.perf_counter() - started, 1)
 
 
 def _not_registered(
@@ -260,6 +267,7 @@ def _not_registered(
     network: Network,
     recordings: list[Recording],
     options: Options,
+    report: Report,
     terminal: Terminal,
     started: float,
 ) -> int:
@@ -267,15 +275,17 @@ def _not_registered(
     facts = gather(target, quick=False)
     diagnosis = diagnose(facts)
     if options.gpu or any(v.gpu is Gpu.UNUSABLE for v in diagnosis.verdicts):
-        return _no_gpu(facts, diagnosis, network, options, terminal, started)
+        backend = recordings[0].job.backend
+        return _no_gpu(facts, diagnosis, backend, network, options, report, terminal, started)
     result = judge(network, recordings, options.gates, notes=(error,))
-    _print(facts, result, options, terminal, time.perf_counter() - started)
-    return 1
+    seconds = time.perf_counter() - started
+    _print(facts, result, options, terminal, seconds)
+    return report.write(facts, result, seconds, 1)
 
 
 def _question(kind: str, error: str, target: Target, backend: str, data: str) -> str:
     if kind == "data":
-        return f"--data {data}: {error}" if data not in error else error
+        return error if data in error or error.startswith("--") else f"--data {data}: {error}"
     install = f"{quoted(target.python)} -m pip install"
     if kind == "missing":
         expected = f"expected NumPy, Keras 3 and {title(backend)}: {install} 'keras>=3' numpy"

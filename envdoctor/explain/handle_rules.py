@@ -21,7 +21,7 @@ _CONSEQUENCES = {"CUDNN_STATUS_BAD_PARAM", "CUDNN_STATUS_SUCCESS"}
 def judge_handles(seen: Seen) -> Iterator[Cause]:
     versions = list(_versions(seen))
     yield from versions
-    statuses = [s for s in seen.facts("cudnn-status") if s.values["status"].upper() not in _CONSEQUENCES]
+    statuses = [s for s in seen.facts("cudnn-status") if _tells(s)]
     named = {s.values["status"].upper() for s in statuses}
     if {n for n in named if n.removeprefix("CUDNN_STATUS_") in _VERSIONS}:
         message = (
@@ -37,6 +37,12 @@ def judge_handles(seen: Seen) -> Iterator[Cause]:
     elif not versions:
         yield from _no_memory([s for s in statuses if _of_memory(s.values["status"])], seen)
     yield from _cublas(seen)
+
+
+def _tells(sighting: Sighting) -> bool:
+    """Where cuDNN is only asked for its version, a status says no more than that it could not be opened."""
+    asked = "determine cuDNN version" in sighting.text
+    return not asked and sighting.values["status"].upper() not in _CONSEQUENCES
 
 
 def _versions(seen: Seen) -> Iterator[Cause]:

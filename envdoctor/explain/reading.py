@@ -124,7 +124,7 @@ def _unzipped(chunks: Iterable[bytes], name: str, warn: Callable[[str], None]) -
     except zlib.error as error:
         raise UsageError(f"{name} is a damaged gzip file ({error}); a log was expected") from None
     if not ended:
-        warn(f"{name} is a truncated gzip file: its end is missing, and what there is of it was read")
+        warn(f"{name} is a truncated gzip file; what there is of it was read")
 
 
 def _utf16(first: bytes) -> str:

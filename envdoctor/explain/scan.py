@@ -112,6 +112,16 @@ def _telling(phrase: str) -> str:
     return max(phrase.split(" "), key=len)
 
 
+class _Shape:
+    """A kind of line that has a word of a signature: how often it was read, and what it was."""
+
+    __slots__ = ("found", "read")
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.found: set[str] = set()
+
+
 class _Window:
     """The lines of a block, after the last ones of the block before."""
 

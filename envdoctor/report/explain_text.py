@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 
-from envdoctor.catalog import Condition, Severity, condition
+from envdoctor.catalog import Condition, Repair, Severity, condition
 from envdoctor.catalog.page import leads_to
 from envdoctor.explain.explanation import Explained, Explanation
 from envdoctor.explain.joining import CONFIRMED, NOT_JUDGED, PAST
 from envdoctor.report.terminal import Terminal, harmless
 
 _COLOURS = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
-_WIDTH = 100
+_WIDTH, _NARROWEST = 100, 50
 _NUMBERS = 8  # line numbers that are listed
 _STATUS = {
     CONFIRMED: "confirmed by the facts of this machine",
@@ -43,7 +44,10 @@ def _verdict(explanation: Explanation, terminal: Terminal) -> str:
     if lead and lead.status != PAST:
         row = condition(lead.finding.code)
         kind = "error" if lead.finding.severity is Severity.ERROR else "warning"
-        return terminal.paint(f"{terminal.symbol(kind)} {row.title}", "bold", _COLOURS[lead.finding.severity])
+        others = len(lead.alternatives)
+        doubt = f", or {_count(others, 'other cause')} that this log cannot tell from it" if others else ""
+        said = f"{terminal.symbol(kind)} {row.title}{doubt}"
+        return terminal.paint(said, "bold", _COLOURS[lead.finding.severity])
     if lead:
         return terminal.paint(f"{terminal.symbol('ok')} the cause in this log does not hold here now", "bold")
     if explanation.healthy:
@@ -100,7 +104,7 @@ def _numbers(explained: Explained) -> str:
 
 def _labelled(label: str, text: str, *, wrap: bool = True) -> str:
     indent = " " * 20
-    lines = textwrap.wrap(text, _WIDTH - len(indent), break_long_words=False) if wrap else [text]
+    lines = textwrap.wrap(text, _width() - len(indent), break_long_words=False) if wrap else [text]
     return f"        {label:<11} " + f"\n{indent}".join(lines or [""])
 
 
@@ -113,27 +117,58 @@ def _count(number: int, what: str) -> str:
 
 
 def render_page(row: Condition, terminal: Terminal) -> str:
-    """The page of a condition; `docs/conditions` has the same as Markdown."""
+    """The page of a condition; `docs/conditions` has the same as Markdown.
+
+    Commands stand alone on their lines and are never wrapped, so that they can be copied as they are.
+    """
     head = f"{terminal.paint(row.code, 'bold', _COLOURS[row.severity])}  {row.name}  ({row.severity.value})"
-    lines = [head, terminal.paint(row.title, "bold"), "", *_wrapped(row.means), "", *_wrapped(row.why)]
-    lines += _section("See it yourself", [f"  $ {each}" for each in row.see], terminal)
+    lines = [head, *_prose(row.title, terminal, "bold"), ""]
+    lines += [*_prose(row.means, terminal), "", *_prose(row.why, terminal)]
+    lines += _section("See it yourself", _commands(row.see, terminal), terminal)
     repairs: list[str] = []
     for repair in row.repairs:
-        situation = f"{repair.situation}: " if repair.situation else ""
-        repairs += _wrapped(f"{situation}{repair.advice}".rstrip(": ") + ("" if repair.advice else ":"))
-        repairs += [f"  $ {terminal.paint(line, 'cyan')}" for c in repair.commands for line in c.splitlines()]
-        repairs.append("")
+        repairs += _prose(" ".join(_told(repair)), terminal)
+        repairs += [*_commands(repair.commands, terminal), ""]
     lines += _section("Repair", repairs[:-1], terminal)
     for heading, codes in (("Follows from", row.follows_from), ("Leads to", leads_to(row))):
-        lines += _section(heading, [f"  {c}  {condition(c).title}" for c in codes], terminal)
-    lines += _section("Sources", [f"  {source}" for source in row.sources], terminal)
+        lines += _section(heading, [f"    {c}  {condition(c).title}" for c in codes], terminal)
+    lines += _section("Sources", [f"    {source}" for source in row.sources], terminal)
     text = "\n".join(lines) + "\n"
     return text if terminal.unicode else text.encode("ascii", "replace").decode()
+
+
+def _told(repair: Repair) -> tuple[str, ...]:
+    """The situation and the advice, with a colon where something follows."""
+    said = tuple(text.rstrip(":") for text in (repair.situation, repair.advice) if text)
+    if len(said) > 1:
+        said = (f"{said[0]}:", *said[1:])
+    colon = repair.commands and said and said[-1][-1] not in ".;!?"
+    return (*said[:-1], f"{said[-1]}:") if colon else said
+
+
+def _commands(commands: tuple[str, ...], terminal: Terminal) -> list[str]:
+    return ["    " + terminal.paint(line, "cyan") for command in commands for line in command.splitlines()]
 
 
 def _section(heading: str, lines: list[str], terminal: Terminal) -> list[str]:
     return ["", terminal.paint(heading, "bold"), *lines] if lines else []
 
 
-def _wrapped(text: str) -> list[str]:
-    return textwrap.wrap(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
+def _prose(text: str, terminal: Terminal, *styles: str) -> list[str]:
+    """Wrapped to the terminal; what Markdown has between backticks is painted, or keeps them without colours.
+
+    A wrapped piece of code is painted on each of its lines.
+    """
+    lines, code = [], False
+    for line in textwrap.wrap(text, _width(), break_long_words=False, break_on_hyphens=False):
+        made = []
+        for number, piece in enumerate(line.split("`")):
+            code = code != (number > 0)
+            made.append(terminal.paint(piece, "cyan") if code and piece else terminal.paint(piece, *styles))
+        lines.append("".join(made) if terminal.colour else line)
+    return lines
+
+
+def _width() -> int:
+    """Of the terminal (or of COLUMNS), within what reads well."""
+    return min(_WIDTH, max(_NARROWEST, shutil.get_terminal_size((_WIDTH, 24)).columns))

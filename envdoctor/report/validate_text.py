@@ -11,7 +11,7 @@ from envdoctor.facts.model import Facts
 from envdoctor.report.terminal import Terminal, harmless
 from envdoctor.report.text import headline
 from envdoctor.validate.findings import wrong
-from envdoctor.validate.judge import Outcome, Result
+from envdoctor.validate.judge import Outcome, Result, Tuning
 from envdoctor.validate.measure import DeviceRow
 from envdoctor.validate.tune import line
 
@@ -34,8 +34,9 @@ def render_validation(facts: Facts, result: Result, terminal: Terminal, *, secon
     lines = [headline(facts, terminal), "", _verdict(result, terminal)]
     lines += [f"  {harmless(text)}" for text in _subject(result, terminal)]
     if result.devices:
-        lines += ["", *(f"  {harmless(text)}" for text in _table(result.devices)), ""]
-    lines += [f"  {name:<10} {harmless(text)}" for name, text in _proofs(result, terminal)]
+        lines += ["", *(f"  {harmless(text)}" for text in _table(result.devices))]
+    proofs = [f"  {name:<10} {harmless(text)}" for name, text in _proofs(result, terminal)]
+    lines += ["", *proofs] if proofs else []
     if result.findings:
         lines.append("")
     for linked in result.findings:
@@ -67,13 +68,19 @@ def _verdict(result: Result, terminal: Terminal) -> str:
         return terminal.paint(f"{terminal.symbol('ok')} {harmless(text)}", "bold", "green")
     if result.outcome is Outcome.FAILED:
         worst = result.findings[0].finding
+        died = worst.condition.area != "validation"  # the cause of a death, by the catalogue of `explain`
+        text = (
+            f"the training died: {worst.condition.title}" if died else _in_a_sentence(worst.condition.title)
+        )
         return terminal.paint(
-            f"{terminal.symbol('error')} {harmless(framework)}: {worst.condition.title.lower()}"
-            f" ({worst.code})",
-            *("bold", "red"),
+            f"{terminal.symbol('error')} {harmless(framework)}: {text} ({worst.code})", "bold", "red"
         )
     what = "interrupted; what was measured" if result.outcome is Outcome.INTERRUPTED else "not decided"
     return terminal.paint(f"{terminal.symbol('unknown')} {harmless(framework)}: {what}", "bold", "yellow")
+
+
+def _in_a_sentence(title: str) -> str:
+    return title if title[1].isupper() else title[0].lower() + title[1:]
 
 
 def _called(row: DeviceRow) -> str:
@@ -175,13 +182,33 @@ def _proofs(result: Result, terminal: Terminal) -> list[tuple[str, str]]:
         lines.append(("loss", text))
     if result.numpy:
         lines.append(("NumPy", _numpy(result)))
-    for setting in result.threads:
-        speed = f"{setting.images_per_s:,.0f} images/s" if setting.images_per_s is not None else "did not end"
-        lines.append(("threads", f"{speed:<18} {line(setting.variables)}"))
-    best = next((setting for setting in result.threads if setting.best), None)
-    if best is not None:
-        lines.append(("best", f"export {line(best.variables)}"))
+    lines += _threads(result)
     return list(_once(lines))
+
+
+def _threads(result: Result) -> list[tuple[str, str]]:
+    """Each setting with its spread, and which to export; a best one only where it stands out."""
+    tried = result.threads
+    width = max((len(line(setting.variables)) for setting in tried), default=0)
+    lines = [("threads", f"{line(setting.variables):<{width}}  {_rate(setting)}") for setting in tried]
+    chosen = next((setting for setting in tried if setting.chosen), None)
+    if chosen is not None:
+        what = (
+            "the fastest, by more than epochs differ, and"
+            if chosen.best
+            else "none stands out: others' epochs come as fast. The fastest median, with the fewest threads,"
+        )
+        lines += [("", f"{what} was trained with:"), ("", f"export {line(chosen.variables)}")]
+    return lines
+
+
+def _rate(setting: Tuning) -> str:
+    if setting.images_per_s is None:
+        return "did not end"
+    text = f"{setting.images_per_s:,.0f} images/s"
+    if setting.images_per_s_min is not None and setting.images_per_s_max is not None:
+        text += f" ({setting.images_per_s_min:,.0f} to {setting.images_per_s_max:,.0f})"
+    return text
 
 
 def _once(lines: list[tuple[str, str]]) -> list[tuple[str, str]]:

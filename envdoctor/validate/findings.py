@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from msgspec.structs import replace
+
+from envdoctor.catalog import Severity, condition
 from envdoctor.checks.machine import title
 from envdoctor.finding import Evidence, Finding
 from envdoctor.validate.comparison import FIRST_LOSS_BAND, CurveComparison, Speedup
@@ -13,6 +16,8 @@ from envdoctor.validate.protocol import AccuracyBound, Begin, FirstStep, Numeric
 from envdoctor.validate.recording import Ending, Recording
 
 STDERR_LINES = 4
+BUSY = 60  # percent of the time: a GPU that waits for launches is busy for less than half of it
+_OF_GPUS = frozenset({"driver", "gpu", "placement"})  # areas of conditions
 
 
 def deaths(recording: Recording) -> Iterator[Finding]:
@@ -20,7 +25,8 @@ def deaths(recording: Recording) -> Iterator[Finding]:
     name = title(framework)
     done = _how_far(recording)
     failure = recording.failure
-    step = next((e.step for e in reversed(recording.events) if isinstance(e, Begin)), "its start")
+    last = next((e for e in reversed(recording.events) if isinstance(e, Begin | FirstStep)), None)
+    step = "its start" if last is None else last.step if isinstance(last, Begin) else "training"
     if failure is not None:
         code = "VAL002" if failure.kind == "memory" else "VAL001"
         what = "ran out of memory" if failure.kind == "memory" else failure.error.partition("\n")[0]
@@ -30,6 +36,9 @@ def deaths(recording: Recording) -> Iterator[Finding]:
         code, what = "VAL003", recording.detail
     else:
         return
+    cause = _cause(recording, code)
+    if cause is not None:
+        yield cause
     yield Finding(
         code=code,
         subject=label,
@@ -40,8 +49,28 @@ def deaths(recording: Recording) -> Iterator[Finding]:
             *((Evidence("before that", done),) if done else ()),
             *(Evidence("raised in" if failure else "stderr", line) for line in last_lines(recording)),
         ),
-        remedy="envdoctor check" if label == "GPU" else "",
+        remedy="envdoctor check" if label == "GPU" and cause is None else "",
     )
+
+
+def _cause(recording: Recording, death: str) -> Finding | None:
+    """What `explain` reads in a dead worker's last words, if `death` can follow from it."""
+    from envdoctor.explain.explanation import explain  # noqa: PLC0415 - who lives needs no explanation
+
+    raised = f"{recording.failure.trace}\n{recording.failure.error}" if recording.failure else ""
+    found = list(explain(f"{recording.stderr}\n{raised}".encode("utf-8", "replace")).findings)
+    if not recording.job.device.startswith("gpu"):
+        # The doctor hid the GPUs: frameworks complain of that on stderr, and train.
+        found = [e for e in found if e.finding.condition.area not in {*_OF_GPUS, "libraries"}]
+        of_raised = explain(raised.encode("utf-8", "replace")).findings
+        found += [e for e in of_raised if e.finding.condition.area == "libraries"]
+    for explained in found:
+        finding = explained.finding
+        if finding.severity is Severity.ERROR and finding.code in condition(death).follows_from:
+            others = [f"{code}, {condition(code).title}" for code in explained.alternatives]
+            evidence = (*finding.evidence, *(Evidence("or else", other) for other in others))
+            return replace(finding, framework=recording.job.backend, evidence=evidence)
+    return None
 
 
 def _how_far(recording: Recording) -> str:
@@ -147,7 +176,7 @@ def accuracy(rows: Sequence[DeviceRow], framework: str, bound: AccuracyBound | N
 
 def halved(rows: Sequence[DeviceRow], framework: str) -> Iterator[Finding]:
     for row in rows:
-        if row.batch_size != row.asked_batch_size:
+        if row.batch_size != row.asked_batch_size and row.epochs:
             yield Finding(
                 code="VAL010",
                 subject=row.device,
@@ -158,8 +187,14 @@ def halved(rows: Sequence[DeviceRow], framework: str) -> Iterator[Finding]:
 
 
 def slow(
-    speedups: Sequence[Speedup], rows: Sequence[DeviceRow], gate: float | None, framework: str
+    speedups: Sequence[Speedup],
+    rows: Sequence[DeviceRow],
+    gate: float | None,
+    framework: str,
+    *,
+    stand_in: bool = False,
 ) -> Iterator[Finding]:
+    """Below the gate; without one, slower than the CPU. What stands in for a GPU says nothing of one."""
     if not speedups or speedups[0].steady is None:
         return
     first = speedups[0]
@@ -173,7 +208,7 @@ def slow(
             f"expected {gate:g} times or more (--min-speedup)",
             evidence=tuple(_why_slow(first.device, speedups, rows)),
         )
-    elif first.steady < 1 and all(row.complete for row in rows):
+    elif first.steady < 1 and all(row.complete for row in rows) and not stand_in:
         yield Finding(
             code="VAL009",
             subject=first.device,
@@ -188,6 +223,8 @@ def _launch_bound(device: str, rows: Sequence[DeviceRow]) -> str:
     busy = row.telemetry.utilisation
     if busy is None:
         return "so small a network mostly waits for kernels to be launched"
+    if busy >= BUSY:
+        return f"not for want of work, the GPU was busy {busy:.0f} % of the time"
     return f"launch-bound, the GPU was busy {busy:.0f} % of the time"
 
 

@@ -50,8 +50,11 @@ class Tuning(Struct, frozen=True, kw_only=True):
     """A setting of the thread pools, and what it brought."""
 
     variables: dict[str, str]
-    images_per_s: float | None  # None: it did not come to an end
-    best: bool = False
+    images_per_s: float | None  # median of the steady epochs; None: it did not come to an end
+    images_per_s_min: float | None = None
+    images_per_s_max: float | None = None
+    chosen: bool = False  # the fastest; of those within 3 % of it, the one with the fewest threads
+    best: bool = False  # and faster than every other by more than epochs differ
 
 
 class Result(Struct, frozen=True, kw_only=True):
@@ -96,6 +99,7 @@ def judge(
     speedups = tuple(compare_speeds(rows, recordings))
     curves = tuple(compare_losses(rows, recordings))
     interrupted = any(r.ending is Ending.INTERRUPTED for r in recordings)
+    stand_in = any(r.job.logical_cpus for r in recordings)
     linked = link(
         [
             *(f for r in recordings for f in findings.deaths(r)),
@@ -104,7 +108,7 @@ def judge(
             *findings.differing_curves(curves, job.backend),
             *findings.accuracy(rows, job.backend, bound),
             *findings.halved(rows, job.backend),
-            *findings.slow(speedups, rows, gates.min_speedup, job.backend),
+            *findings.slow(speedups, rows, gates.min_speedup, job.backend, stand_in=stand_in),
         ]
     )
     undecided = () if interrupted else tuple(_undecided(recordings, rows, speedups, gates))
@@ -141,7 +145,7 @@ def judge(
         undecided=undecided,
         findings=linked,
         activations=next((a for r in recordings for a in only(Activations, r.events)), None),
-        stand_in=any(r.job.logical_cpus for r in recordings),
+        stand_in=stand_in,
     )
 
 
@@ -173,3 +177,7 @@ def _notes(rows: Sequence[DeviceRow], bound: AccuracyBound | None, data: Data | 
         yield "no accuracy is known that this network must reach on these data with these options: not judged"
     if any(len(row.epochs) == 1 for row in rows):
         yield "one epoch: images/s are those of its steps after the first"
+    samples = data.description.get("train") if data is not None else None
+    large = [row.batch_size for row in rows if samples is not None and row.batch_size > samples]
+    if large:
+        yield f"a batch of {large[0]:,} is more than the {samples:,} training samples: an epoch is one step"

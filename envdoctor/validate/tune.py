@@ -1,4 +1,4 @@
-"""Which settings of the thread pools to try on the CPU, and which was best: pure."""
+"""Which settings of the thread pools to try on the CPU, and which to choose: pure."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from envdoctor.validate.recording import Recording
 
 SAMPLES = 2000  # an epoch of a trial
 EPOCHS = 4  # the first compiles
-CLEARLY = 1.03  # a wider setting must be so much faster to be preferred: timings scatter by a few percent
+CLEARLY = 1.03  # faster by less is chance, however little the few epochs scatter
 # What each framework reads (docs/threads.md). TensorFlow's wheels use no OpenMP; PyTorch's do. NPROC: the
 # size of the pool of XLA's client for the CPU (xla/pjrt/utils.cc, DefaultThreadPoolSize).
 _INTRA = {"tensorflow": "TF_NUM_INTRAOP_THREADS", "torch": "OMP_NUM_THREADS", "jax": "NPROC"}
+
+_Rate = tuple[float, float, float]  # images/s: slowest epoch, median, fastest
 
 
 def variables(backend: str, intra_op: int, inter_op: int | None) -> dict[str, str]:
@@ -58,17 +60,32 @@ def short_job(job: Job) -> Job:
 
 
 def ranked(tried: Sequence[tuple[dict[str, str], Recording]]) -> tuple[Tuning, ...]:
-    """In the order tried; of those about as fast as the fastest the one with the fewest threads is best."""
-    speeds = []
-    for _, recording in tried:
-        rows = device_rows(recording)
-        speeds.append(rows[0].images_per_s_max if rows else None)
-    fastest = max((s for s in speeds if s is not None), default=0.0)
-    best = next((i for i, s in enumerate(speeds) if s is not None and s * CLEARLY >= fastest), None)
+    """In the order tried, which is from few threads to many."""
+    rows = [next(iter(device_rows(recording)), None) for _, recording in tried]
+    rates: list[_Rate | None] = [
+        None
+        if row is None or row.images_per_s is None
+        else (row.images_per_s_min or 0.0, row.images_per_s, row.images_per_s_max or 0.0)
+        for row in rows
+    ]
+    fastest = max((rate[1] for rate in rates if rate is not None), default=0.0)
+    chosen = next((i for i, rate in enumerate(rates) if rate and rate[1] * CLEARLY >= fastest), None)
     return tuple(
-        Tuning(variables=setting, images_per_s=speeds[i], best=i == best)
-        for i, (setting, _) in enumerate(tried)
+        Tuning(
+            variables=setting,
+            images_per_s=rate[1] if rate else None,
+            images_per_s_min=rate[0] if rate else None,
+            images_per_s_max=rate[2] if rate else None,
+            best=chosen == index and all(_beats(rate, other) for other in rates if other is not rate),
+            chosen=chosen == index,
+        )
+        for index, ((setting, _), rate) in enumerate(zip(tried, rates, strict=True))
     )
+
+
+def _beats(rate: _Rate | None, other: _Rate | None) -> bool:
+    """Whether the slowest epoch of one is faster than the fastest of the other."""
+    return rate is not None and (other is None or rate[0] > other[2])
 
 
 def line(setting: dict[str, str]) -> str:

@@ -203,7 +203,7 @@ def test_of_a_gzip_file_that_was_cut_what_is_there_is_read_and_the_cut_is_said()
     assert done.returncode == 1
     assert json.loads(done.stdout)["findings"][0]["code"] == "CDN001"
     assert done.stderr.decode().splitlines() == [
-        "envdoctor: standard input is a truncated gzip file: its end is missing, and what there is of it was read"
+        "envdoctor: standard input is a truncated gzip file; what there is of it was read"
     ]
     assert run("-", given=gzip.compress(LOG.encode())).stderr == b""
 
@@ -216,22 +216,27 @@ def test_a_single_line_of_200_megabytes_is_read_in_bounded_memory(tmp_path: Path
         file.write(b"RuntimeError: No CUDA GPUs are available")
         for _ in range(50):
             file.write(b"abcdefgh" * (1 << 17))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "envdoctor", "explain", str(path), "--json"], stdout=subprocess.PIPE
-    )
-    assert process.stdout
-    (finding,) = json.loads(process.stdout.read())["findings"]
-    _, _, usage = os.wait4(process.pid, 0)
-    process.returncode = 0
+    command = [sys.executable, "-m", "envdoctor", "explain", str(path), "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        (finding,) = json.loads(process.stdout.read())["findings"]
+        _, _, usage = os.wait4(process.pid, 0)
+        process.returncode = 0
     assert finding["code"] == "DRV009"
     assert "No CUDA GPUs are available" in finding["evidence"][0]["value"]  # what is shown of the line
     assert usage.ru_maxrss < 120 * 1024  # KiB; 44 MiB were seen
 
 
-def test_a_message_that_wraps_over_the_edge_of_a_block_is_found_at_its_line() -> None:
-    first, second = b"RuntimeError: No CUDA", b"GPUs are available"
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(b"RuntimeError: No CUDA", b"GPUs are available"), (b"RuntimeError: No CUDA GPUs are", b"available")],
+    ids=["its word after the edge", "its word before the edge"],
+)
+def test_a_message_that_wraps_over_the_edge_of_a_block_is_found_at_its_line(
+    first: bytes, second: bytes
+) -> None:
     filler = b"epoch: all is well so far\n"
-    before = filler * ((BLOCK - len(first) - 1) // len(filler))
+    before = filler * (BLOCK // len(filler) - 9)
     before = b"." * (BLOCK - len(before) - len(first) - 2) + b"\n" + before  # the edge is after `first`
     text = before + first + b"\n" + second + b"\n" + filler * 9
     assert len(before + first) + 1 == BLOCK

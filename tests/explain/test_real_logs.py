@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -83,9 +82,7 @@ def test_a_hidden_gpu_is_an_alternative_where_the_log_does_not_print_the_variabl
     assert "GPU002" in cause.alternatives
 
 
-def printed(
-    environment: str, driver: Path, program: str, *, path: Sequence[Path] = (), **variables: str
-) -> Explanation:
+def printed(environment: str, driver: Path, program: str, *path: Path, **variables: str) -> Explanation:
     done = subprocess.run(
         [environments.directory(environment) / "bin" / "python", "-B", "-c", program],
         env={
@@ -183,7 +180,7 @@ def test_the_whole_install_without_and_with_cusolver_on_the_path(tmp_path: Path,
     named = printed("full", tmp_path, LIST, TF_CPP_VMODULE="dso_loader=1", TF_CPP_MAX_VLOG_LEVEL="0")
     assert named.cause
     assert "libcusolver.so.11" in named.cause.finding.message
-    assert printed("full", tmp_path, LIST, path=[cusolver]).healthy
+    assert printed("full", tmp_path, LIST, cusolver).healthy
 
 
 @pytest.mark.parametrize("_", [pytest.param("", marks=needs_full)])
@@ -191,4 +188,4 @@ def test_the_whole_install_on_a_driver_that_is_too_old(tmp_path: Path, _: str) -
     """NVIDIA's own cudart asks the simulated driver for its version, and refuses it."""
     driver_libraries(tmp_path, "470.57.02", supports="11.4")
     (cusolver,) = environments.directory("full").glob("lib/python*/site-packages/nvidia/cusolver/lib")
-    assert first(printed("full", tmp_path, OPERATE, path=[cusolver])) == "DRV004"
+    assert first(printed("full", tmp_path, OPERATE, cusolver)) == "DRV004"

@@ -5,6 +5,7 @@ NumPy alone, but for the download (Keras, in a child) and the digits (scikit-lea
 
 import dataclasses
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def load(spec, samples=None, seed=0, standardised=True, offline=False, deadline=
     given: a file that "auto" takes where Keras's cache has nothing.
     """
     if samples is not None and not LEAST <= samples <= MOST:
-        raise DataError(f"{samples} training samples asked for: expected {LEAST} to {MOST}")
+        raise DataError(f"--samples {samples}: expected {LEAST} to {MOST}")
     arrays, description = _found(spec, seed, offline, deadline, given)
     x_train, y_train, x_test, y_test = arrays
     distinct = len(x_train)
@@ -132,7 +133,7 @@ def _found(spec, seed, offline, deadline, given):
         else:
             description["tried"] = tried
             return arrays, description
-    raise DataError("no data: " + "; ".join(tried))
+    raise DataError("no data: " + "; ".join(tried) + ": expected one of these, or --data FILE.npz")
 
 
 def cache():
@@ -142,6 +143,8 @@ def cache():
 
 
 def _cached():
+    if not os.path.exists(cache()):
+        raise DataError(f"{_shown(cache())}: no such file")
     return _file(cache(), "keras-cache")
 
 
@@ -199,7 +202,8 @@ def _digits(seed):
     try:
         from sklearn.datasets import load_digits
     except ImportError as error:
-        raise DataError(f"scikit-learn's digits: {error}") from None
+        install = shlex.quote(sys.executable) + " -m pip install scikit-learn"
+        raise DataError(f"scikit-learn's digits: {error}: expected scikit-learn there: {install}") from None
     found = load_digits()
     images = found.images.astype("float32") / 16
     across = _interpolation(8, 28)
@@ -234,11 +238,12 @@ def _file(path, source):
 
 
 def _read(path):
-    where = _shown(path)
+    where = _shown(path) or "''"
+    wanted = "expected an .npz file with " + ", ".join(KEYS)
     if not os.path.exists(path):
-        raise DataError(f"{where}: no such file")
+        raise DataError(f"{where}: no such file: {wanted}; or auto, mnist, digits")
     if not os.path.isfile(path):
-        raise DataError("{}: not a file: expected an .npz file with {}".format(where, ", ".join(KEYS)))
+        raise DataError(f"{where}: not a file: {wanted}")
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -260,7 +265,7 @@ def _read(path):
                 )
             return {key: _array(file, key, where) for key in KEYS}
     except zipfile.BadZipFile:
-        raise DataError("{}: not an .npz file: expected one with {}".format(where, ", ".join(KEYS))) from None
+        raise DataError(f"{where}: not an .npz file: {wanted}") from None
     except OSError as error:
         raise DataError(f"{where}: cannot be read: {error.strerror or error}") from None
 
@@ -315,7 +320,8 @@ def _labels(array, key, where):
     if wrong.any():
         first = int(wrong.argmax())
         raise DataError(
-            f"{where}: {key} has {wrong.sum()} labels outside 0 to 9, first {array[first]} at {first}"
+            f"{where}: {key} has {wrong.sum()} labels outside 0 to 9, the first is {array[first]}, of sample"
+            f" {first}: expected the digits"
         )
     return array.astype("int64")
 

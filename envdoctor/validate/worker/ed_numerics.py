@@ -190,6 +190,7 @@ def _computed(description, weights, x, y, policy):
 
     model = ed_network.build(description, policy)
     model.set_weights(weights)
+    ed_network.compile_model(model, description)
     layers = [model.get_layer(layer["name"]) for layer in description["layers"]]
     scale = LOSS_SCALE if policy == "mixed_float16" else 1.0
     x, y = keras.ops.convert_to_tensor(x, "float32"), keras.ops.convert_to_tensor(y, "int32")
@@ -198,7 +199,7 @@ def _computed(description, weights, x, y, policy):
         keras.ops.zeros((len(x),) + tuple(layer.output.shape[1:]), layer.compute_dtype) for layer in layers
     ]
     backend = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[keras.backend.backend()]
-    (loss, outputs), (dx, dw, dout), where = backend(layers, description, scale, x, y, zeros)
+    (loss, outputs), (dx, dw, dout), where = backend(model, layers, description, scale, x, y, zeros)
     found = {"loss": _array(loss) / scale, "input gradient": _array(dx) / scale}
     last = layers[-1].name
     for layer, output in zip(layers, outputs):
@@ -237,7 +238,7 @@ def _forward(layers, description, scale, x, y, zeros):
     return _loss(description, scale, y, value, kernels), outputs
 
 
-def _tensorflow(layers, description, scale, x, y, zeros):
+def _tensorflow(model, layers, description, scale, x, y, zeros):
     import tensorflow
 
     variables = [v for layer in layers for v in layer.trainable_variables]
@@ -248,12 +249,13 @@ def _tensorflow(layers, description, scale, x, y, zeros):
             loss, outputs = _forward(layers, description, scale, x, y, zeros)
         return (loss, outputs), tape.gradient(loss, [x, [v.value for v in variables], zeros])
 
-    results, gradients = tensorflow.function(step, jit_compile=True)(x, y, zeros)
+    # XLA or not, as Keras chooses for a training (keras/src/trainers/trainer.py, _resolve_auto_jit_compile)
+    results, gradients = tensorflow.function(step, jit_compile=model.jit_compile)(x, y, zeros)
     kind, _, number = results[0].device.rpartition("device:")[2].partition(":")
     return results, gradients, f"{kind}:{number}"
 
 
-def _jax(layers, description, scale, x, y, zeros):
+def _jax(_model, layers, description, scale, x, y, zeros):
     import jax
 
     def step(x, weights, zeros):
@@ -273,7 +275,7 @@ def _jax(layers, description, scale, x, y, zeros):
     return results, (dx, [g for own in dw for g in own], dout), f"{kind}:{device.id}"
 
 
-def _torch(layers, description, scale, x, y, zeros):
+def _torch(_model, layers, description, scale, x, y, zeros):
     import torch
 
     variables = [v.value for layer in layers for v in layer.trainable_variables]

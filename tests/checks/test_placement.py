@@ -55,8 +55,10 @@ def evidence(found: Any, what: str) -> list[str]:
         ("raise ImportError('numpy.core.multiarray failed to import')", "PKG005"),
         ("import os; os.kill(os.getpid(), 4)", "HST003"),
         (
-            "raise TypeError('Descriptors cannot be created directly. If this call came from a _pb2.py file, "
-            "your generated code is out of date')",
+            (
+                "raise TypeError('Descriptors cannot be created directly. If this call came from a _pb2.py file, "
+                "your generated code is out of date')"
+            ),
             "PKG006",
         ),
         (prints("xla-flag-unknown.log") + "os._exit(1)", "XLA004"),

@@ -56,8 +56,8 @@ def evidence(found: Any, what: str) -> list[str]:
         ("import os; os.kill(os.getpid(), 4)", "HST003"),
         (
             (
-                "raise TypeError('Descriptors cannot be created directly. If this call came from a _pb2.py file, "
-                "your generated code is out of date')"
+                "raise TypeError('Descriptors cannot be created directly. "
+                "If this call came from a _pb2.py file, your generated code is out of date')"
             ),
             "PKG006",
         ),

@@ -6,12 +6,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from envdoctor import __version__
 from envdoctor.errors import Interrupted, UsageError
+from envdoctor.options import COLOR, JSON, BatchSizes, Codes, Threads, target_options
 
 if TYPE_CHECKING:
     from envdoctor.diagnose import Diagnosis
@@ -62,62 +63,8 @@ def main() -> None:
     """Why does TensorFlow not use the GPU? The one cause, and what repairs it."""
 
 
-_TARGET_OPTIONS = (
-    click.option(
-        "--python",
-        metavar="PY",
-        help="Interpreter to examine: a path, an environment or a command. Default: $VIRTUAL_ENV, "
-        "$CONDA_PREFIX, then the one envdoctor runs in.",
-    ),
-    click.option("--root", metavar="DIR", help="Judge the file tree below DIR; nothing in it is executed."),
-    click.option("--gpu", is_flag=True, help="A GPU is required: its absence is an error."),
-    click.option(
-        "--timeout",
-        type=click.FloatRange(min=0, min_open=True),
-        default=60.0,
-        show_default=True,
-        metavar="S",
-        help="Seconds that a framework may take to import and list its devices.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Answer in JSON."),
-    click.option(
-        "--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True
-    ),
-)
-
-
-def _target_options(command: Any) -> Any:
-    for option in reversed(_TARGET_OPTIONS):
-        command = option(command)
-    return command
-
-
-class Codes(click.ParamType[frozenset[str]]):
-    """Codes or names of conditions, as a set of codes; several with commas or by repeating the option."""
-
-    name = "CODE"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> frozenset[str]:
-        from envdoctor.catalog import CONDITIONS, find  # noqa: PLC0415
-
-        codes = set()
-        for word in value.split(","):
-            row = find(word.strip())
-            if row is None:
-                import difflib  # noqa: PLC0415
-
-                known = [r.code for r in CONDITIONS] + [r.name for r in CONDITIONS]
-                near = difflib.get_close_matches(word.strip(), known, 1) or difflib.get_close_matches(
-                    word.strip().upper(), known, 1
-                )
-                hint = f" (did you mean {near[0]}?)" if near else "; envdoctor check --list-checks lists them"
-                self.fail(f"{word.strip()!r} is not a condition's code or name{hint}", param, ctx)
-            codes.add(row.code)
-        return frozenset(codes)
-
-
 @main.command()
-@_target_options
+@target_options
 @click.option(
     "--pid",
     type=click.IntRange(min=1),
@@ -199,7 +146,7 @@ def check(
 
 
 @main.command()
-@_target_options
+@target_options
 @click.option("--only", multiple=True, type=Codes(), help="Repair these findings only.")
 @click.option(
     "--prefer",
@@ -315,8 +262,8 @@ def env(python: str | None, root: str | None, shell: str, timeout: float) -> int
 @click.argument("journal", metavar="[ID]", required=False)
 @click.option("--list", "list_them", is_flag=True, help="List what was fixed, and stop.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@JSON
+@COLOR
 def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: str) -> int:
     """Take back the last fix, or the one named, exactly."""
     from envdoctor.commands.undo import run_list, run_undo  # noqa: PLC0415
@@ -324,31 +271,6 @@ def undo(journal: str | None, list_them: bool, yes: bool, as_json: bool, color: 
     if list_them:
         return run_list(as_json=as_json)
     return run_undo(journal, _terminal(color), yes=yes, as_json=as_json)
-
-
-class BatchSizes(click.ParamType[tuple[int, ...]]):
-    """Whole numbers of 1 or more, with commas between them."""
-
-    name = "N[,N...]"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, ...]:
-        words = str(value).split(",")
-        if not all(word.strip().isascii() and word.strip().isdecimal() and int(word) > 0 for word in words):
-            self.fail(f"{value!r}: expected whole numbers of 1 or more, such as 64 or 64,512", param, ctx)
-        return tuple(dict.fromkeys(int(word) for word in words))
-
-
-class Threads(click.ParamType[str]):
-    """A number of threads, or "tune"."""
-
-    name = "N|tune"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if value != "tune" and not (value.isascii() and value.isdecimal() and 1 <= int(value) <= 1024):
-            self.fail(f"{value!r}: expected a whole number from 1 to 1024, or tune", param, ctx)
-        return value
 
 
 @main.command()
@@ -405,8 +327,8 @@ class Threads(click.ParamType[str]):
     metavar="FILE.html",
     help="Write a report with charts, one file to be kept or sent (needs matplotlib).",
 )
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@JSON
+@COLOR
 @click.option("--stand-in", is_flag=True, hidden=True, help="A second logical CPU device instead of a GPU.")
 def validate(
     gpu: bool,
@@ -470,8 +392,8 @@ def validate(
 @click.argument("what", metavar="FILE|-|CODE|NAME")
 @click.option("--check", "with_check", is_flag=True, help="Join the log and the facts of this machine.")
 @click.option("--python", metavar="PY", help="With --check: the interpreter to examine.")
-@click.option("--json", "as_json", is_flag=True, help="Answer in JSON.")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True)
+@JSON
+@COLOR
 def explain(what: str, with_check: bool, python: str | None, as_json: bool, color: str) -> int:
     """Name the causes in a log (a file, or - for standard input), or show the page of a condition.
 

@@ -45,6 +45,9 @@ _LINKING = frozenset(  # asked last where exports are preferred
 )
 
 
+Key = tuple[str, str, str]  # code, subject, framework
+
+
 class Refused(Struct, frozen=True):
     """A finding that stays, and why no repair is proposed for it."""
 
@@ -71,7 +74,7 @@ def propose(facts: Facts, diagnosis: Diagnosis, wishes: Wishes | None = None) ->
     found = _Found(facts, diagnosis)
     for linked in asked:
         finding = linked.finding
-        if finding.code not in FIXERS or _key(finding) not in _keys(found.diagnosis):
+        if finding.code not in FIXERS or key(finding) not in keys(found.diagnosis):
             continue  # the latter: an earlier repair took it along
         if not wishes.only and _stands(linked.because, diagnosis, found.diagnosis):
             continue  # while its cause is there, curing it would show nothing
@@ -82,7 +85,7 @@ def propose(facts: Facts, diagnosis: Diagnosis, wishes: Wishes | None = None) ->
     cured = _cured(diagnosis, after) if found.actions else frozenset()
     if not wishes.exports_only:
         for linked in asked:
-            if not linked.because and _key(linked.finding) in _keys(found.diagnosis):
+            if not linked.because and key(linked.finding) in keys(found.diagnosis):
                 _take_by_hand(found, linked.finding, wishes)
     return Proposal(Plan(tuple(found.actions)), cured, tuple(found.refused), after)
 
@@ -102,8 +105,8 @@ def _in_order(code: str, wishes: Wishes) -> Iterable[Fixer]:
 
 
 def _stands(causes: Iterable[int], before: Diagnosis, now: Diagnosis) -> bool:
-    left = _keys(now)
-    return any(_key(before.findings[index].finding) in left for index in causes)
+    left = keys(now)
+    return any(key(before.findings[index].finding) in left for index in causes)
 
 
 def _take_proven(found: _Found, finding: Finding, fixers: Iterable[Fixer], wishes: Wishes) -> str | None:
@@ -124,8 +127,8 @@ def _take_proven(found: _Found, finding: Finding, fixers: Iterable[Fixer], wishe
                         found.actions.append(action)
                 return None
             after = diagnose(repair.after)
-            new = {key for key in _keys(after) - _keys(before) if key[0] not in ignored}
-            if _key(finding) not in _keys(after) and not new and not _doubts(after) - _doubts(before):
+            new = {one for one in keys(after) - keys(before) if one[0] not in ignored}
+            if key(finding) not in keys(after) and not new and not _doubts(after) - _doubts(before):
                 found.facts, found.diagnosis = repair.after, after
                 found.actions += repair.actions
                 return None
@@ -147,20 +150,21 @@ def _take_by_hand(found: _Found, finding: Finding, wishes: Wishes) -> None:
 
 
 def _cured(before: Diagnosis, after: Diagnosis) -> frozenset[int]:
-    left = _keys(after)
+    left = keys(after)
     return frozenset(
         i
         for i, linked in enumerate(before.findings)
-        if _key(linked.finding) not in left and not linked.finding.condition.runs_framework
+        if key(linked.finding) not in left and not linked.finding.condition.runs_framework
     )
 
 
-def _key(finding: Finding) -> tuple[str, str, str]:
+def key(finding: Finding) -> Key:
+    """What a finding is recognised by when the target is judged again."""
     return finding.code, finding.subject, finding.framework
 
 
-def _keys(diagnosis: Diagnosis) -> frozenset[tuple[str, str, str]]:
-    return frozenset(_key(linked.finding) for linked in diagnosis.findings)
+def keys(diagnosis: Diagnosis) -> frozenset[Key]:
+    return frozenset(key(linked.finding) for linked in diagnosis.findings)
 
 
 def _doubts(diagnosis: Diagnosis) -> frozenset[str]:

@@ -21,7 +21,7 @@ from envdoctor.fixes.exports import extended
 from envdoctor.fixes.journal import state_directory
 from envdoctor.fixes.placing import FixError
 from envdoctor.fixes.plan import Automatic, Command, Export, as_json, render_diff
-from envdoctor.fixes.propose import Proposal, propose
+from envdoctor.fixes.propose import Key, Proposal, key, keys, propose
 from envdoctor.fixes.repair import Wishes
 from envdoctor.report.envelope import encode, envelope, finding_rows
 from envdoctor.report.plan_text import command_line, plan_lines, to_do
@@ -136,9 +136,7 @@ def _check_again(
     with waiting("checking again", terminal):
         facts = gather(_as_after(target, proposal), quick=False)
     after = diagnose(facts)
-    cured = {before.findings[i].finding.code for i in proposal.cures} if outcome.journal else set()
-    cured |= {c.code for c in proposal.plan.actions if isinstance(c, Command) and _was_run(c, outcome)}
-    remains = sorted({linked.finding.code for linked in after.findings} & cured)
+    remains = sorted({code for code, *_ in repaired_findings(before, proposal, outcome) & keys(after)})
     problems = outcome.problems + ([f"{', '.join(remains)} is still there"] if remains else [])
     undo = f"envdoctor undo {outcome.journal}" if outcome.journal else "envdoctor undo"
     msg = "; ".join([*(problems or [f"{len(outcome.changed)} changed"]), f"undo with: {undo}"])
@@ -165,8 +163,15 @@ def _check_again(
     return int(bool(problems))
 
 
-def _was_run(command: Command, outcome: Outcome) -> bool:
-    return any(done["argv"] == command.argv for done in outcome.commands)
+def repaired_findings(before: Diagnosis, proposal: Proposal, outcome: Outcome) -> set[Key]:
+    """The findings that what was done should have cured; others of the same code may well be there still."""
+    run = [done["argv"] for done in outcome.commands]
+    return {
+        key(linked.finding)
+        for index, linked in enumerate(before.findings)
+        if (outcome.journal and index in proposal.cures)
+        or (linked.finding.commands and all(argv in run for argv in linked.finding.commands))
+    }
 
 
 def _as_after(target: Target, proposal: Proposal) -> Target:

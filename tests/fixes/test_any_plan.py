@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from envdoctor.commands.fix import Outcome, repaired_findings
 from envdoctor.diagnose import diagnose
 from envdoctor.facts.editable import with_file
 from envdoctor.facts.gather import gather
@@ -23,14 +24,14 @@ from envdoctor.facts.root import Root
 from envdoctor.fixes.executor import apply, undo
 from envdoctor.fixes.exports import extended
 from envdoctor.fixes.plan import Action, Automatic, Export, Kernelspec, Plan, Symlink
-from envdoctor.fixes.propose import propose
+from envdoctor.fixes.propose import keys, propose
 from envdoctor.fixes.repair import Prefer, Wishes
 from envdoctor.target import Target
 from tests.conftest import workstation
 from tests.fixes.test_executor import snapshot
 from tests.machines import eras
 from tests.machines.machine import Machine
-from tests.machines.pythons import kernel
+from tests.machines.pythons import bare, kernel
 
 SITE = "/opt/venv/lib/python3.11/site-packages"
 
@@ -117,6 +118,28 @@ def seen_from_outside(plan: Plan, root: str) -> Plan:
             case _:
                 actions.append(action)
     return Plan(tuple(actions))
+
+
+def test_a_finding_of_the_same_code_that_was_not_repaired_is_not_counted_as_a_failure(tmp_path: Path) -> None:
+    """ENV003 three times: two kernels lack the exports, and one starts another environment's Python."""
+    machine = workstation(tmp_path / "m")
+    for name, version in (("jupyter-core", "5.7.2"), ("jupyter-client", "8.6.3")):
+        bare(machine, name, version)
+    a_kernel_without_the_exports(machine)
+    kernel(machine, "venv-gpu", ["/opt/venv/bin/python"])
+    machine.file("/home/other/venv/pyvenv.cfg", "home = /usr/bin\nversion = 3.11.9\n")
+    machine.link("/home/other/venv/bin/python", "/usr/bin/python3.11")
+    kernel(machine, "python3", ["/home/other/venv/bin/python"])
+    facts = facts_of(machine, Wishes())
+    before = diagnose(facts)
+    proposal = propose(facts, before)
+    assert {f.finding.code for f in before.findings} == {"ENV003"}
+    assert 0 < len(proposal.cures) < len(before.findings)
+    done = Outcome(journal="20261122T000000Z-0001")
+    repaired = repaired_findings(before, proposal, done)
+    assert {subject for _, subject, _ in repaired} == {"gpu", "venv-gpu"}
+    assert not repaired & keys(proposal.after)
+    assert "ENV003" in {code for code, *_ in keys(proposal.after)}
 
 
 wishes = st.builds(
